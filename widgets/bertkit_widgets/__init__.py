@@ -1,0 +1,1 @@
+"""Forms and panels that run bertkit from a notebook."""
