@@ -102,7 +102,8 @@ class ConsoleProgress:
             self.close()
             self._bar = tqdm(
                 file=self._file, leave=label == "Step", bar_format=_bar_format(label, total),
-                disable=None, delay=1e-9,  # nothing is drawn before the first refresh below
+                ncols=_columns(self._file), nrows=20,  # else a terminal of unknown size shows none
+                delay=1e-9,  # nothing is drawn before the first refresh below
             )  # fmt: skip
             self._bar_is_for = label
             self._next_line = 0.0

@@ -44,10 +44,10 @@ def test_plain_lines_are_few():
     assert len(steps) <= 2
 
 
-@pytest.mark.parametrize("columns", [100, 0])
-def test_moving_line_on_a_terminal(columns):
+@pytest.mark.parametrize(("rows", "columns"), [(30, 100), (0, 0)])
+def test_moving_line_on_a_terminal(rows, columns):
     reader, writer = pty.openpty()
-    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     with os.fdopen(writer, "w") as file:
         assert file.isatty()
         show(file)
