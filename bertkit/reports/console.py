@@ -66,6 +66,8 @@ class ConsoleProgress:
         elif isinstance(event, Progress):
             self._show_progress(event)
         elif sentence := describe(event):
+            if self._bar is not None and self._bar_is_for == "Step":
+                self._bar.set_description_str(step_words(self._history), refresh=False)
             self._write(sentence)
             if isinstance(event, Started):
                 self._next_line = 0.0  # show the first step at once
@@ -109,7 +111,7 @@ class ConsoleProgress:
             self._next_line = 0.0
         bar, now = self._bar, time.monotonic()
         bar.total, bar.n = total or None, done
-        bar.set_postfix_str(words, refresh=False)
+        bar.set_description_str(words, refresh=False)
         if now >= self._next_line or done == total:
             self._next_line = now + MOVING_SECONDS
             bar.ncols = _columns(self._file)
@@ -133,7 +135,7 @@ def step_words(history: History) -> str:
     """The newest loss, speed, time left and F1 of a run, as the progress line shows them."""
     words = [
         f"loss {history.steps.last('smoothed_loss'):.3f}",
-        f"{history.steps.last('smoothed_examples_per_second'):.3g} examples/sec",
+        f"{history.steps.last('smoothed_examples_per_second'):.1f} examples/sec",
     ]
     if history.seconds_left is not None:
         words.append(f"{duration(history.seconds_left)} left")
@@ -207,7 +209,7 @@ def _columns(file: TextIO) -> int:
 def _bar_format(label: str, total: int) -> str:
     name = label.replace("{", "(").replace("}", ")")
     if not total:
-        return name + " {n_fmt}{postfix}"
+        return name + " {n_fmt}"
     if label == "Step":
-        return name + " {n_fmt}/{total_fmt} |{bar}|{postfix}"
+        return name + " {n_fmt}/{total_fmt} |{bar}| {desc}"
     return name + " {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}"
