@@ -20,8 +20,8 @@ from bertkit.run import Run
 
 Floats = NDArray[np.float64]
 
-SMOOTHING = 0.95
-"""Decay of the running mean that is drawn over raw values: about the newest 20 steps count."""
+SMOOTHED_SHARE = 1 / 50
+"""Share of a run's steps that the running mean drawn over raw values is made from."""
 
 RATE_WINDOW = 100
 """Newest steps that the estimate of the time left is made from."""
@@ -81,6 +81,7 @@ class History:
         started: The newest `Started`, or ``None`` while the run prepares.
         progress: What is being prepared, or ``None`` once steps come.
         stopped, finished, failed: How it ended, as far as it has.
+        smoothing: Decay of the running means.
 
     Example:
         >>> history = History("demo", [])
@@ -103,6 +104,7 @@ class History:
         self.finished: Finished | None = None
         self.failed: Failed | None = None
         self.first_time: float | None = None
+        self.smoothing = 0.9
         self._attempt = 0  # index of the first step since the newest start
         for event in events:
             self.add(event)
@@ -212,6 +214,7 @@ class History:
         self.started = event
         self.stopped = self.finished = self.failed = self.progress = None
         self.first_time = event.time if self.first_time is None else self.first_time
+        self.smoothing = 1 - 1 / min(max(event.total_steps * SMOOTHED_SHARE, 5.0), 50.0)
         self._attempt = len(self.steps)
 
     def _add_step(self, event: Step) -> None:
@@ -220,20 +223,22 @@ class History:
             global_step=event.global_step,
             time=event.time,
             loss=event.loss,
-            smoothed_loss=self._smooth("smoothed_loss", event.loss),
+            smoothed_loss=self._smooth("smoothed_loss", event.loss, 0),
             learning_rate=event.learning_rate,
             examples_per_second=event.examples_per_second,
             smoothed_examples_per_second=self._smooth(
-                "smoothed_examples_per_second", event.examples_per_second
+                "smoothed_examples_per_second",
+                event.examples_per_second,
+                self._attempt + 1,  # the first step compiles: its speed says nothing
             ),
         )
 
-    def _smooth(self, name: str, value: float) -> float:
+    def _smooth(self, name: str, value: float, since: int) -> float:
         """The next value of a running mean that is not biased towards 0 at its start."""
-        count = len(self.steps)
-        total = self.steps.last(name) * (1 - SMOOTHING**count) if count else 0.0
-        total = SMOOTHING * total + (1 - SMOOTHING) * value
-        return total / (1 - SMOOTHING ** (count + 1))
+        decay, count = self.smoothing, max(0, len(self.steps) - since)
+        total = self.steps.last(name) * (1 - decay**count) if count else 0.0
+        total = decay * total + (1 - decay) * value
+        return total / (1 - decay ** (count + 1))
 
     def _step_words(self) -> str:
         return f"step {self.global_step} of {self.last_step}" if self.global_step else ""

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+# Okabe and Ito, "Color Universal Design" (2008).
 BLUE = "#0072B2"
 ORANGE = "#E69F00"
 GREEN = "#009E73"
@@ -20,9 +21,6 @@ VERMILION = "#D55E00"
 PURPLE = "#CC79A7"
 SKY = "#56B4E9"
 GREY = "#7F7F7F"
-
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-"""Okabe and Ito's palette ("Color Universal Design", 2008) in the order in which runs take it."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """Each run also has a shape, so that a picture can be read without its colours."""
@@ -39,6 +37,7 @@ class Theme:
         faint: Tick labels and notes.
         line: Axes.
         grid: Grid lines.
+        series: Colours of the data, in the order in which runs take them.
     """
 
     name: str
@@ -47,10 +46,17 @@ class Theme:
     faint: str
     line: str
     grid: str
+    series: tuple[str, ...]
 
 
-LIGHT = Theme("light", "#ffffff", "#1f2328", "#57606a", "#8c959f", "#e4e7eb")
-DARK = Theme("dark", "#111111", "#f0f0f0", "#b8bec6", "#767c84", "#30343a")
+LIGHT = Theme(
+    "light", "#ffffff", "#1f2328", "#57606a", "#8c959f", "#e4e7eb",
+    (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY),
+)  # fmt: skip
+DARK = Theme(
+    "dark", "#111111", "#f0f0f0", "#b8bec6", "#767c84", "#30343a",
+    (SKY, ORANGE, GREEN, PURPLE, VERMILION, BLUE),
+)  # fmt: skip
 
 
 def theme(name: str) -> Theme:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bertkit.config import Config
 from bertkit.events import Step, valid
-from bertkit.reports.history import SMOOTHING, History, gather
+from bertkit.reports.history import History, gather
 from tests.reports import recorded_run
 
 CONFIG = Config(evaluate_every=20)
@@ -28,8 +28,15 @@ def test_columns_hold_the_events():
 def test_smoothed_loss_is_the_weighted_mean_of_all_steps_so_far():
     history = History("run", recorded_run.events(CONFIG))
     loss = history.steps["loss"]
-    weights = SMOOTHING ** np.arange(len(loss))[::-1]
+    weights = history.smoothing ** np.arange(len(loss))[::-1]
     assert history.steps.last("smoothed_loss") == pytest.approx(np.average(loss, weights=weights))
+
+
+def test_the_step_that_compiles_does_not_count_in_the_speed():
+    history = History("run", recorded_run.events(CONFIG))
+    speed = history.steps["examples_per_second"]
+    assert speed[0] < 0.1 * speed[1]
+    assert history.steps["smoothed_examples_per_second"][1] == speed[1]
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30)), min_size=1, max_size=5))
