@@ -1,0 +1,59 @@
+# make demo: set everything up and run the main job on the embedded default.
+# make test: set everything up and pass the tests.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
+PACKAGING := $(wildcard packaging/*/*)
+
+.PHONY: demo test check setup oracles lock clean format
+
+demo: setup ## the main job: bundled sample, packaged model, two engines, early stop
+	$(BIN)/bertkit demo
+
+test: setup oracles ## all tests, with the independent references they compare with
+	$(BIN)/pytest
+
+check: setup ## the quick ones: format, lint, types, arrows between rooms
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+setup: $(VENV)/.set-up
+
+# What the machine lacks is said before anything large is fetched.
+$(VENV)/.set-up: pyproject.toml requirements.lock $(PACKAGING)
+	$(PYTHON) packaging/horovod/build_horovod.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(UV) install --quiet --requirements requirements.lock
+	$(UV) install --quiet --no-deps ./packaging/minilm
+	@echo "Compiling Horovod for this machine (two minutes on two cores, once; later set-ups reuse it)"
+	$(UV) install --quiet --no-deps ./packaging/horovod
+	$(UV) install --quiet --no-deps --editable .
+	touch $@
+
+# References to compare with: by pip, never among the product's own dependencies.
+oracles: $(VENV)/.oracles
+
+$(VENV)/.oracles: $(VENV)/.set-up tests/oracles/requirements.txt
+	$(UV) freeze --quiet --exclude-editable | grep -v ' @ ' > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--requirement tests/oracles/requirements.txt --constraint $(VENV)/constraints.txt
+	touch $@
+
+lock: setup ## pin every dependency anew
+	$(UV) compile --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
+		--group dev --no-emit-package horovod --no-emit-package bertkit-minilm \
+		pyproject.toml --output-file requirements.lock
+
+clean: ## remove what set-up and runs made here; the compiled Horovod stays in ~/.cache/bertkit
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,307 @@
+"""The command line: ``bertkit demo | train | resume | evaluate | predict | sample``.
+
+A user's mistake is one sentence on standard error and exit code 2; a run that failed exits with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from bertkit import __version__
+from bertkit.config import Config, Setting, read_mapping, settings
+from bertkit.errors import (
+    AdvisorError,
+    BertkitError,
+    ConfigError,
+    DataError,
+    FieldProblem,
+    ModelError,
+    RunError,
+)
+from bertkit.events import Progress
+from bertkit.presets import PRESETS, preset
+from bertkit.run import Result, Run
+
+USER_MISTAKES = (AdvisorError, ConfigError, DataError, ModelError, RunError)
+CURVES_FILE = "curves.png"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Words after ``bertkit``; by default those of this process.
+
+    Returns:
+        The exit code: 0 done, 1 the run failed, 2 a mistake of the user's, 130 interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    # TensorFlow logs how it was built at every start; a person who wants that sets these.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    signal.signal(signal.SIGTERM, _interrupt)  # leave as after Ctrl-C: nothing behind
+    try:
+        command: Callable[[argparse.Namespace], None] = options.command
+        command(options)
+    except USER_MISTAKES as error:
+        return _say(error, 2)
+    except BertkitError as error:
+        return _say(error, 1)
+    except KeyboardInterrupt:
+        return _say("interrupted; 'bertkit resume FOLDER' goes on from the newest checkpoint", 130)
+    return 0
+
+
+def _say(message: object, code: int) -> int:
+    print(f"bertkit: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+# Commands ----------------------------------------------------------------------------------------
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Fine-tune the packaged model on the bundled sample."""
+    _train(_config(options, preset("demo")), options)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Fine-tune a model on a folder of questions."""
+    _train(_config(options, preset(options.preset) if options.preset else Config()), options)
+
+
+def resume(options: argparse.Namespace) -> None:
+    """Go on with a run from its newest checkpoint."""
+    from bertkit.cluster import Cluster
+
+    run = Run(options.folder)
+    _check_inputs(run.config)
+    with Cluster(n=options.engines) as cluster:
+        _watch(cluster.resume(run.folder), tensorboard=run.config.tensorboard)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Score a model on a file of questions."""
+    from bertkit.reports.console import ConsoleProgress
+    from bertkit.squad.reading import read_squad
+    from bertkit.training.prediction import Predictor
+
+    dataset = read_squad(options.data)
+    predictor = Predictor(options.model, _config(options))
+    with ConsoleProgress() as show:
+        scores, _ = predictor.evaluate(
+            dataset, lambda done, total: show(Progress(stage="Scoring", done=done, total=total))
+        )
+    values = {"f1": scores.f1, "exact_match": scores.exact_match, "total": scores.total}
+    if options.json:
+        _write(options.json, values)
+    print(
+        f"F1 {scores.f1:.2f} %, exact match {scores.exact_match:.2f} % on {scores.total:,} questions"
+    )
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Answer one question about a paragraph, or every question of a file."""
+    from bertkit.squad.reading import read_squad
+    from bertkit.training.prediction import Predictor
+
+    if options.data:
+        dataset = read_squad(options.data)
+        found = Predictor(options.model, _config(options)).predict(dataset)
+        texts = {name: answer.text for name, answer in found.items()}
+        if options.json:
+            _write(options.json, texts)
+        else:
+            print(json.dumps(texts, indent=2, ensure_ascii=False))
+    elif options.context and options.question:
+        answers = Predictor(options.model, _config(options)).ask(options.context, options.question)
+        for answer in answers:
+            print(f"{answer.score:6.1%}  {answer.text or '(no answer)'}")
+    else:
+        raise ConfigError(
+            [FieldProblem("predict", "needs --data FILE, or --context TEXT and --question TEXT")]
+        )
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Write the bundled sample's questions as files in the official format."""
+    from bertkit.squad.sample import write_sample
+
+    write_sample(Path(options.out), seed=options.seed)
+    print(f"wrote train-v1.1.json and dev-v1.1.json to {options.out}")
+
+
+def _train(config: Config, options: argparse.Namespace) -> None:
+    from bertkit.cluster import Cluster
+
+    _check_inputs(config)
+    with Cluster(n=options.engines) as cluster:
+        _watch(cluster.train(config), tensorboard=config.tensorboard)
+
+
+def _check_inputs(config: Config) -> None:
+    """Find a user's mistake before any engine is started for it."""
+    from bertkit.reports.console import ConsoleProgress
+    from bertkit.training.inputs import read_inputs
+
+    with ConsoleProgress() as show:
+        read_inputs(config, lambda event: show(event) if isinstance(event, Progress) else None)
+
+
+def _watch(run: Run, *, tensorboard: bool) -> None:
+    """Show a run until it is over, then its result and its curves."""
+    from bertkit.reports.console import ConsoleProgress, describe_result
+    from bertkit.reports.curves import plot_curves
+
+    print(f"Run folder   {run.folder}", file=sys.stderr)
+    with ConsoleProgress() as show:
+        result: Result = run.wait(on_event=show)
+    plot_curves(run).savefig(run.folder / CURVES_FILE)
+    if tensorboard:
+        from bertkit.reports.tensorboard import write_tensorboard
+
+        write_tensorboard(run)
+    print(describe_result(result))
+    print(f"{'Curves':<12} {run.folder / CURVES_FILE}")
+
+
+def _config(options: argparse.Namespace, base: Config | None = None) -> Config:
+    """Defaults, then the preset, then the file, then what stands on the command line."""
+    values = (base or Config()).to_dict()
+    if getattr(options, "config", None):
+        values.update(read_mapping(options.config))
+    for one in settings():
+        text = getattr(options, one.name, None)
+        # evaluate's and predict's own --model and --data are no fields of a run
+        if text is not None and one.name not in getattr(options, "own_names", ()):
+            values[one.name] = one.parse(text)
+    return Config.from_dict(values)
+
+
+def _write(path: str, values: object) -> None:
+    try:
+        Path(path).write_text(
+            json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+    except OSError as error:
+        raise ConfigError(
+            [FieldProblem("json", f"cannot write {path}: {error.strerror}")]
+        ) from None
+
+
+# Words -------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake in one line; the usage is one ``--help`` away."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"bertkit: {message}; see '{self.prog} --help'\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="bertkit", description="Fine-tune BERT on SQuAD with Horovod.")
+    parser.add_argument("--version", action="version", version=f"bertkit {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_train(commands)
+    _add_resume(commands)
+    _add_evaluate(commands)
+    _add_predict(commands)
+    _add_sample(commands)
+    return parser
+
+
+def _add(commands: argparse._SubParsersAction[_Parser], command: Callable[..., None]) -> _Parser:
+    text = command.__doc__ or ""
+    added = commands.add_parser(command.__name__, help=text, description=text)
+    added.set_defaults(command=command)
+    return added
+
+
+def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = _add(commands, demo)
+    _add_engines(words)
+    _add_settings(words)
+
+
+def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = _add(commands, train)
+    words.add_argument("--config", metavar="FILE", help="YAML or JSON file of fields")
+    words.add_argument("--preset", choices=list(PRESETS), help="fields to begin from")
+    _add_engines(words)
+    _add_settings(words)
+
+
+def _add_resume(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = _add(commands, resume)
+    words.add_argument("folder", help="the run's folder")
+    _add_engines(words)
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = _add(commands, evaluate)
+    words.add_argument("--model", required=True, metavar="FOLDER", help="a run's model folder")
+    words.add_argument("--data", required=True, metavar="FILE", help="questions with answers")
+    words.add_argument("--json", metavar="OUT", help="also write f1, exact_match and total here")
+    _add_settings(words, without=("model", "data"), group="data")
+
+
+def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = _add(commands, predict)
+    words.add_argument("--model", required=True, metavar="FOLDER", help="a run's model folder")
+    words.add_argument("--data", metavar="FILE", help="questions to answer")
+    words.add_argument("--context", metavar="TEXT", help="the paragraph of one question")
+    words.add_argument("--question", metavar="TEXT", help="the question")
+    words.add_argument("--json", metavar="OUT", help="write the answers here")
+    _add_settings(words, without=("model", "data"), group="data")
+
+
+def _add_sample(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = _add(commands, sample)
+    words.add_argument("--out", required=True, metavar="DIR", help="folder to write into")
+    words.add_argument("--seed", type=int, default=0, help="another seed, other questions")
+
+
+def _add_engines(words: _Parser) -> None:
+    cores = len(os.sched_getaffinity(0))
+    words.add_argument(
+        "--engines", type=_engines, default=min(cores, 4), metavar="N",
+        help="engines to start on this machine, each with its share of the cores "
+        f"(default here {min(cores, 4)})",
+    )  # fmt: skip
+
+
+def _engines(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a whole number of at least 1")
+    return int(text)
+
+
+def _add_settings(words: _Parser, without: Sequence[str] = (), group: str | None = None) -> None:
+    words.set_defaults(own_names=without)
+    for one in settings():
+        if one.name in without or (group and one.group not in (group, "run")):
+            continue
+        flags = dict.fromkeys([f"--{one.name}", f"--{one.name.replace('_', '-')}"])
+        words.add_argument(*flags, dest=one.name, metavar="VALUE", help=_help(one))
+
+
+def _help(one: Setting) -> str:
+    default = "empty" if one.default is None else one.default
+    text = f"{one.help} Expected {one.expectation()}; default {default}."
+    return text.replace("%", "%%")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""LAMB and AdamW over all tensors of a model, as one compiled update.
+
+Both keep float32 weights and moments whatever the compute type, and both leave LayerNorm and
+biases out of weight decay; LAMB also leaves them out of its trust ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from bertkit.config import Config
+
+Tensor = Any  # tf.Tensor and tf.Variable carry no types that mypy could read
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The numbers of an update that stay the same during a run.
+
+    Args:
+        beta_1, beta_2: Decay of the two moments.
+        epsilon: Added to the root of the second moment.
+        weight_decay: Decoupled decay per unit of learning rate.
+        clip_norm: Largest global gradient norm; 0 turns clipping off.
+        trust_clip: Upper limit of the weight norm in LAMB's trust ratio; 0 sets none.
+    """
+
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-6
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    trust_clip: float = 10.0
+
+    @classmethod
+    def from_config(cls, config: Config) -> Hyperparameters:
+        """The fields of the same names in a run's configuration."""
+        return cls(
+            beta_1=config.beta_1,
+            beta_2=config.beta_2,
+            epsilon=config.epsilon,
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
+            trust_clip=config.trust_clip,
+        )
+
+
+class Optimizer:
+    """Adam's moments for a list of variables, and the update that uses them.
+
+    Args:
+        kind: ``"lamb"`` or ``"adamw"``.
+        variables: float32 variables, in the order in which gradients will come.
+        names: Their names, which say what is left out of decay and trust ratio.
+        hyperparameters: The numbers of the update.
+
+    Example:
+        >>> weight = tf.Variable([3.0, 4.0])
+        >>> optimizer = Optimizer("lamb", [weight], ["weight"], Hyperparameters(clip_norm=0.0))
+        >>> norm = optimizer.update([tf.constant([1.0, -1.0])], learning_rate=0.1, step=1)
+        >>> round(float(norm), 4)
+        1.4142
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        variables: Sequence[Tensor],
+        names: Sequence[str],
+        hyperparameters: Hyperparameters,
+    ) -> None:
+        self.variables = list(variables)
+        self.first_moments = [tf.Variable(tf.zeros_like(v), trainable=False) for v in variables]
+        self.second_moments = [tf.Variable(tf.zeros_like(v), trainable=False) for v in variables]
+        self._excluded = [is_excluded(name) for name in names]
+        self._hyperparameters = hyperparameters
+        self._direction = {"lamb": lamb_direction, "adamw": adamw_direction}[kind]
+        # One compiled function over all tensors: no kernel launch a tensor, no temporary of its
+        # size; XLA fuses each tensor's update into two passes.
+        self._compiled = tf.function(self._update_all, jit_compile=True)
+
+    def update(self, gradients: Sequence[Tensor], *, learning_rate: float, step: int) -> Tensor:
+        """Change the variables in place.
+
+        Args:
+            gradients: float32 tensors of the variables' shapes, averaged over the global batch.
+            learning_rate: Learning rate of this step.
+            step: The step's number from 1, for Adam's bias correction.
+
+        Returns:
+            The gradients' global norm before clipping, a float32 scalar.
+        """
+        numbers = self._hyperparameters
+        corrections = [1 / (1 - numbers.beta_1**step), 1 / (1 - numbers.beta_2**step)]
+        scalars = tf.constant([learning_rate, *corrections], tf.float32)
+        return self._compiled(list(gradients), scalars)
+
+    def _update_all(self, gradients: list[Tensor], scalars: Tensor) -> Tensor:
+        learning_rate, *corrections = tf.unstack(scalars)
+        norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients]))
+        scale = clip_scale(norm, self._hyperparameters.clip_norm)
+        slots = zip(
+            self.variables, self.first_moments, self.second_moments, gradients, self._excluded,
+            strict=True,
+        )  # fmt: skip
+        for variable, first, second, gradient, excluded in slots:
+            adam = _adam(first, second, gradient * scale, corrections, self._hyperparameters)
+            direction = self._direction(variable, adam, excluded, self._hyperparameters)
+            variable.assign_sub(learning_rate * direction)
+        return norm
+
+
+def lamb_direction(
+    weight: Tensor, adam: Tensor, excluded: bool, numbers: Hyperparameters
+) -> Tensor:
+    """LAMB's step direction for one tensor (You et al., arXiv 1904.00962, algorithm 2).
+
+    ``phi(|x|) / |r + decay x| * (r + decay x)``, with ``phi`` the identity clipped at
+    ``trust_clip``. The trust ratio is 1 where either norm is zero, and for excluded tensors.
+
+    Args:
+        weight: The tensor ``x``.
+        adam: Adam's bias-corrected ratio ``r`` of the same shape.
+        excluded: Whether this is a bias or a part of LayerNorm: no decay, no trust ratio.
+        numbers: The update's numbers.
+    """
+    if excluded:
+        return adam
+    direction = adam + numbers.weight_decay * weight
+    weight_norm = tf.sqrt(tf.reduce_sum(tf.square(weight)))
+    direction_norm = tf.sqrt(tf.reduce_sum(tf.square(direction)))
+    phi = tf.minimum(weight_norm, numbers.trust_clip) if numbers.trust_clip else weight_norm
+    usable = (phi > 0) & (direction_norm > 0)
+    trust_ratio = tf.where(usable, phi / tf.where(usable, direction_norm, 1.0), 1.0)
+    return trust_ratio * direction
+
+
+def adamw_direction(
+    weight: Tensor, adam: Tensor, excluded: bool, numbers: Hyperparameters
+) -> Tensor:
+    """AdamW's step direction for one tensor (Loshchilov and Hutter, arXiv 1711.05101)."""
+    return adam if excluded else adam + numbers.weight_decay * weight
+
+
+def clip_scale(norm: Tensor, clip_norm: float) -> Tensor:
+    """Factor that brings a global norm down to ``clip_norm``; 1 below it or where it is 0."""
+    if not clip_norm:
+        return tf.constant(1.0)
+    return clip_norm / tf.maximum(norm, clip_norm)
+
+
+def is_excluded(name: str) -> bool:
+    """Whether a tensor of this name is left out of decay and trust ratio."""
+    return name.endswith("bias") or "LayerNorm" in name
+
+
+def _adam(
+    first: Tensor,
+    second: Tensor,
+    gradient: Tensor,
+    corrections: list[Tensor],
+    numbers: Hyperparameters,
+) -> Tensor:
+    """Move both moments on and return their bias-corrected ratio."""
+    mean = numbers.beta_1 * first + (1 - numbers.beta_1) * gradient
+    square = numbers.beta_2 * second + (1 - numbers.beta_2) * tf.square(gradient)
+    first.assign(mean)
+    second.assign(square)
+    return mean * corrections[0] / (tf.sqrt(square * corrections[1]) + numbers.epsilon)
