@@ -6,18 +6,20 @@ import platform
 from functools import cache
 from pathlib import Path
 
+from bertkit.bert.question_answering import Precision
+
 BFLOAT16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # x86, x86, Arm
 
 
-def resolve_precision(wanted: str) -> str:
+def resolve_precision(wanted: str) -> Precision:
     """Turn ``"auto"`` into ``"bfloat16"`` or ``"float32"``; the others stay as they are.
 
     Without instructions for bfloat16 the library emulates it and a step takes several times as
     long as in float32.
     """
-    if wanted != "auto":
-        return wanted
-    return "bfloat16" if BFLOAT16_INSTRUCTIONS & processor_flags() else "float32"
+    if wanted == "auto":
+        return "bfloat16" if BFLOAT16_INSTRUCTIONS & processor_flags() else "float32"
+    return "bfloat16" if wanted == "bfloat16" else "float32"
 
 
 @cache

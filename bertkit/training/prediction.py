@@ -68,7 +68,7 @@ class Predictor:
         """
         (best,) = self.predict(Dataset.single(context, question)).values()
         return [
-            Answer(found.text, found.start_char, found.end_char, found.score)
+            Answer(found.text, found.start_char, found.end_char, found.probability)
             for found in best.n_best[:count]
         ]
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from bertkit.bert.question_answering import QuestionAnswering, loss
+from bertkit.bert.question_answering import Precision, QuestionAnswering, loss
 from bertkit.squad.batches import BatchArrays
 from bertkit.training.optimizers import Optimizer
 from bertkit.training.world import World
@@ -81,7 +81,7 @@ class TrainingStep:
         optimizer: Optimizer,
         world: World,
         *,
-        precision: str,
+        precision: Precision,
         dropout: float,
         seed: int,
         compression: str = "none",

@@ -11,8 +11,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from bertkit.bert.question_answering import QuestionAnswering
+from bertkit.bert.question_answering import Precision, QuestionAnswering
 from bertkit.config import Config
+from bertkit.errors import DataError
 from bertkit.squad.batches import assemble, evaluation_batches
 from bertkit.squad.dataset import Dataset
 from bertkit.squad.features import Features
@@ -20,6 +21,8 @@ from bertkit.squad.scoring import question_scores
 from bertkit.squad.spans import Prediction, best_answers
 from bertkit.training.inputs import features
 from bertkit.training.world import World
+
+MOST_TOKENS = 512  # of any BERT's feature
 
 Progressed = Callable[[int, int], None]
 
@@ -46,7 +49,7 @@ class Forward:
         precision: ``"float32"`` or ``"bfloat16"``.
     """
 
-    def __init__(self, model: QuestionAnswering, precision: str) -> None:
+    def __init__(self, model: QuestionAnswering, precision: Precision) -> None:
         def logits(input_ids: Any, segment_ids: Any, lengths: Any) -> Any:
             return model.logits(input_ids, segment_ids, lengths, precision=precision)
 
@@ -59,7 +62,7 @@ class Forward:
         starts: list[Any] = [None] * len(made.lengths)
         ends: list[Any] = [None] * len(made.lengths)
         done = 0
-        for micro_batch in evaluation_batches(made.lengths):
+        for micro_batch in evaluation_batches(made.lengths, max_seq_length=MOST_TOKENS):
             arrays = assemble(made, micro_batch, global_batch_examples=1)
             values = self._logits(arrays.input_ids, arrays.segment_ids, arrays.lengths).numpy()
             for row, index in enumerate(micro_batch.indices):
@@ -94,6 +97,7 @@ class Validation:
     ) -> None:
         self._share = dataset.subset(share_of_questions(dataset, world.rank, world.size))
         self._features = features(self._share, tokenizer, config, training=False)
+        self._name = dataset.name
         self._version_2 = dataset.has_impossible
         self._config = config
         self._forward = forward
@@ -103,9 +107,11 @@ class Validation:
         """Scores of all ranks together, the same on every rank, and this rank's predictions."""
         predictions = self.predict(on_progress)
         texts = {name: prediction.text for name, prediction in predictions.items()}
-        exact, f1 = question_scores(self._share, texts)
-        sums = np.array([f1.sum(), exact.sum(), len(f1)], np.float64)
-        f1_sum, exact_sum, count = self._world.sum(sums)
+        each = question_scores(self._share, texts, version_2=self._version_2)
+        sums = np.array([each.f1.sum(), each.exact_match.sum(), len(each.index)], np.float64)
+        f1_sum, exact_sum, count = self._world.sum(sums).tolist()
+        if not count:
+            raise DataError(f"{self._name}: holds no reference answer to score against")
         return Scores(100 * f1_sum / count, 100 * exact_sum / count, int(count)), predictions
 
     def predict(self, on_progress: Progressed | None = None) -> dict[str, Prediction]:
