@@ -64,6 +64,7 @@ class Curves:
 
     Attributes:
         figure: The matplotlib figure.
+        along: What it is drawn along.
         description: What the picture shows, in words, for people who do not see it.
     """
 
@@ -76,7 +77,7 @@ class Curves:
         height: float = 5.4,
         dpi: int = 100,
     ) -> None:
-        self._along = along
+        self.along = along
         self._look = style.theme(theme)
         self.figure = style.new_figure(width, height, self._look, dpi)
         self.description = "No run yet"
@@ -95,7 +96,7 @@ class Curves:
         if [h.name for h in histories] != [run.name for run in self._runs]:
             self._make_lines(histories)
         for run, history in zip(self._runs, histories, strict=True):
-            run.update(history, self._along, alone=len(histories) == 1)
+            run.update(history, self.along, alone=len(histories) == 1)
         self._show_targets(histories)
         self._set_limits(histories)
         self.description = "Curves of " + "; ".join(h.summary() for h in histories)
@@ -124,7 +125,7 @@ class Curves:
         for index, panel in enumerate(_PANELS):
             axes[panel] = self.figure.add_subplot(grid[index // 2, index % 2])
             style.dress(axes[panel], self._look, title=panel.title)
-            axes[panel].set_xlabel("Step" if self._along == "step" else "Minutes", labelpad=1)
+            axes[panel].set_xlabel("Step" if self.along == "step" else "Minutes", labelpad=1)
             axes[panel].set(xlim=(0, 10), ylim=(0, 1))
             axes[panel].xaxis.set_major_locator(MaxNLocator(7))
         axes[_F1].set_ylim(0, 100)
@@ -167,7 +168,7 @@ class Curves:
             )  # fmt: skip
 
     def _set_limits(self, histories: Sequence[History]) -> None:
-        right = max((_extent(h, self._along) for h in histories), default=1.0)
+        right = max((_extent(h, self.along) for h in histories), default=1.0)
         for panel, axes in self._axes.items():
             axes.set_xlim(0, right)
             if panel.smooth:
