@@ -44,7 +44,7 @@ def test_a_name_is_taken_once(tmp_path, folder):
 
 def test_an_output_that_is_a_file_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="output|already exists"):
+    with pytest.raises(RunError, match=r"output|already exists"):
         create_run_folder(Config(output=str(tmp_path / "file")))
 
 
