@@ -73,11 +73,16 @@ def test_a_finished_run_shows_all_of_its_history(finished):
 
 
 def test_a_run_that_goes_on_is_followed_to_its_end(writer):
-    folder, _ = writer(hz=25)
+    folder, _ = writer(hz=20)
     panel = LivePanel(folder)
-    pictures = set()
-    until(lambda: pictures.add(panel._picture.value) or len(pictures) > 3)
-    assert "Training" in panel._status.value
+    pictures, states = set(), set()
+
+    def look():
+        pictures.add(panel._picture.value)
+        states.add("Training" in panel._status.value)
+        return len(pictures) > 2 and True in states
+
+    until(look)
     assert not panel._stop_button.disabled
     result = panel.wait(60)
     assert result.stopped_by == "target_f1"

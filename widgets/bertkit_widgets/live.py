@@ -76,12 +76,14 @@ class WatchedRun:
         now = time.monotonic()
         if now - self._asked >= (POLL_SECONDS if self.history.over else 1.0):
             self._asked, self._alive = now, self.run.running  # takes a look at the file's lock
+            if self._alive:
+                self._quiet_since = None
         return self._alive
 
     def _left(self) -> bool:
         """Whether nobody has written for a while: one process may hand over to another."""
         now = time.monotonic()
-        if self._alive or self._quiet_since is None:
+        if self._quiet_since is None:
             self._quiet_since = now
         return now - self._quiet_since >= QUIET_SECONDS
 
