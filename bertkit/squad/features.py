@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -66,7 +66,7 @@ class Features:
     def __len__(self) -> int:
         return len(self.question_index)
 
-    @property
+    @cached_property
     def lengths(self) -> Longs:
         """Tokens of each feature, int64 ``[features]``."""
         return np.diff(self.offsets)
@@ -129,7 +129,7 @@ def make_features(
         spans = _answer_spans(dataset, contexts, tokenizer, answers, progress)
         windows = windows.keep(spans[:, 0] != _NOT_TRAINABLE)
     features = _lay_out(windows, queries, contexts, context_index, special_ids(tokenizer))
-    _mark_max_context(features, windows, contexts.lengths[context_index])
+    _mark_max_context(features, windows)
     _mark_answers(features, windows, spans)
     return features
 
@@ -304,32 +304,30 @@ def _parts(total: int) -> Iterator[slice]:
     return (slice(i, i + _FEATURES_AT_ONCE) for i in range(0, total, _FEATURES_AT_ONCE))
 
 
-def _mark_max_context(features: Features, windows: _Windows, context_lengths: Longs) -> None:
-    """Leave each token to one window where several show it."""
-    shown = features.offsets[:-1] + features.question_lengths
-    full = windows.length[np.arange(len(features)) - windows.number]  # that of the first window
-    for i in np.flatnonzero(windows.count > 1):
-        starts = tuple(windows.start[i - windows.number[i] :][: windows.count[i]].tolist())
-        best = _best_window(starts, int(full[i]), int(context_lengths[windows.question[i]]))
-        first, length = windows.start[i], windows.length[i]
-        mine = best[first : first + length] == windows.number[i]
-        features.is_max_context[shown[i] : shown[i] + length] = mine
+def _mark_max_context(features: Features, windows: _Windows) -> None:
+    """Leave each token to one window where several of a question show it.
 
-
-@lru_cache(maxsize=4096)
-def _best_window(starts: tuple[int, ...], room: int, context_length: int) -> Longs:
-    """For each token of a paragraph the window that shows most around it.
-
-    The score is the smaller of the context on the left and on the right, plus a hundredth of the
-    window's length; of equal scores the first wins, as in ``run_squad.py``.
+    The one with the highest score has it: the smaller of the context on the left and on the right,
+    plus a hundredth of the window's length; of equal scores the first, as in ``run_squad.py``.
     """
-    start = np.array(starts)[:, None]
-    length = np.minimum(room, context_length - start)
-    position = np.arange(context_length)[None, :]
-    left, right = position - start, start + length - 1 - position
-    score = np.minimum(left, right) + 0.01 * length
-    score[(left < 0) | (right < 0)] = -np.inf
-    return np.asarray(score.argmax(axis=0), np.int64)
+    shown = features.offsets[:-1] + features.question_lengths
+    for first in np.flatnonzero((windows.number == 0) & (windows.count > 1)):
+        group = range(first, first + windows.count[first])
+        highest = np.full(windows.start[group[-1]] + windows.length[group[-1]], -np.inf)
+        best = np.zeros(len(highest), np.int64)
+        spans = [slice(windows.start[i], windows.start[i] + windows.length[i]) for i in group]
+        for i, span in zip(group, spans, strict=True):
+            score = _context_score(int(windows.length[i]))
+            better = score > highest[span]
+            highest[span][better] = score[better]
+            best[span][better] = i
+        for i, span in zip(group, spans, strict=True):
+            features.is_max_context[shown[i] : shown[i] + windows.length[i]] = best[span] == i
+
+
+def _context_score(length: int) -> NDArray[np.float64]:
+    left = np.arange(length)
+    return np.minimum(left, left[::-1]) + 0.01 * length
 
 
 # Answers -----------------------------------------------------------------------------------------
