@@ -238,8 +238,8 @@ class LivePanel:
         self._runs_toggle = style.toggle(
             "Other runs", "Open a saved run, or draw several over each other", "runs-toggle"
         )
-        self._log_box = _hidden([self._log_html])
-        self._runs_box = _hidden([self._runs_form()])
+        self._log_box = style.hidden([self._log_html])
+        self._runs_box = style.hidden([self._runs_form()])
         self._observe()
         self._say(style.status("note", "No run yet.", "Start one, or open one below."))
         self._draw_empty()
@@ -281,7 +281,7 @@ class LivePanel:
         self._stop_button.on_click(lambda _: self.stop())
         self._resume_button.on_click(lambda _: self.resume())
         self._along.observe(lambda _: self._change(), "value")
-        self._log_toggle.observe(lambda c: _reveal(self._log_box, c["new"]), "value")
+        self._log_toggle.observe(lambda c: style.reveal(self._log_box, c["new"]), "value")
         self._runs_toggle.observe(self._toggle_runs, "value")
         self._refresh.on_click(lambda _: self._offer_runs())
         self._open.on_click(lambda _: self._use_choice(lambda chosen: self.show(chosen[0])))
@@ -289,7 +289,7 @@ class LivePanel:
         self._alone.on_click(lambda _: self.compare([]))
 
     def _toggle_runs(self, change: dict[str, Any]) -> None:
-        _reveal(self._runs_box, change["new"])
+        style.reveal(self._runs_box, change["new"])
         if change["new"]:
             self._offer_runs()
 
@@ -486,11 +486,3 @@ def _kept_words(watched: WatchedRun) -> str:
         result = watched.history.finished.result
         words += f". Best model: F1 {result['f1']:.2f} % on {result['total']:,} questions"
     return f"{words}. Run folder: {watched.run.folder}"
-
-
-def _hidden(children: list[Any]) -> Any:
-    return ipywidgets.VBox(children, layout=ipywidgets.Layout(display="none"))
-
-
-def _reveal(box: Any, shown: bool) -> None:
-    box.layout.display = None if shown else "none"

@@ -133,6 +133,16 @@ def toggle(label: str, tooltip: str, name: str, **traits: Any) -> Any:
     return tagged(widget, f"bk-{name}")
 
 
+def hidden(children: list[Any]) -> Any:
+    """A box that is not to be seen before `reveal`."""
+    return ipywidgets.VBox(children, layout=ipywidgets.Layout(display="none"))
+
+
+def reveal(box: Any, shown: bool) -> None:
+    """Show a box or hide it."""
+    box.layout.display = None if shown else "none"
+
+
 def text(value: str = "", *classes: str) -> Any:
     """A piece of HTML; escape what comes from elsewhere with `escape`."""
     return tagged(ipywidgets.HTML(value, layout=ipywidgets.Layout(width="100%")), *classes)
