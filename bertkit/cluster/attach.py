@@ -1,0 +1,101 @@
+"""Engines of an ipyparallel cluster that is already running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ipyparallel
+
+from bertkit.cluster.cores import core_shares
+from bertkit.cluster.engine import Deadline, Engine, RegisteredProcess
+from bertkit.cluster.rank import EngineDescription, bind, describe
+from bertkit.errors import ClusterError
+
+LEAVE_SECONDS = 2.0
+
+
+class AttachedEngines:
+    """The first ``n`` engines of a running ipyparallel cluster.
+
+    They are bound to their shares of their hosts' cores while attached, and given back their old
+    binding when left.
+
+    Args:
+        profile: Name of the cluster's IPython profile, or its folder.
+        n: Number of engines to use.
+        cores_per_engine: Cores of each; by default an equal share of its host.
+    """
+
+    def __init__(self, profile: str, n: int, cores_per_engine: int | None) -> None:
+        self._profile = profile
+        self._n = n
+        self._cores_per_engine = cores_per_engine
+        self._client: Any = None
+        self._engines: list[Engine] = []
+        self._descriptions: dict[int, EngineDescription] = {}
+
+    def connect(self, deadline: Deadline) -> Any:
+        """See `EngineSource`."""
+        where = "profile_dir" if Path(self._profile).is_dir() else "profile"
+        try:
+            self._client = ipyparallel.Client(
+                **{where: self._profile}, timeout=min(5.0, deadline.left)
+            )
+        except (OSError, TimeoutError) as error:
+            raise ClusterError(
+                f"profile {self._profile!r}: no ipyparallel cluster answers there "
+                f"({' '.join(str(error).split())}); start one with "
+                f"'ipcluster start --profile={self._profile}'"
+            ) from None
+        return self._client
+
+    def engines(self, deadline: Deadline) -> list[Engine]:
+        """See `EngineSource`."""
+        kept = {engine.id: engine for engine in self._engines if engine.alive}
+        if len(kept) < self._n:
+            self._describe(self._n - len(kept), set(kept), deadline)
+        present = set(self._client.ids)
+        self._descriptions = {i: d for i, d in self._descriptions.items() if i in present}
+        engines = [kept.get(number) or self._bound(number) for number in self._descriptions]
+        self._engines = sorted(engines, key=lambda engine: (engine.host, engine.id))
+        return self._engines
+
+    def profile(self) -> str | None:
+        """See `EngineSource`."""
+        return self._profile
+
+    def close(self) -> None:
+        """See `EngineSource`."""
+        answers = [
+            engine.submit(bind, self._descriptions[engine.id]["cpus"], {})
+            for engine in self._engines
+            if engine.alive
+        ]
+        for answer in answers:
+            answer.wait(LEAVE_SECONDS)
+        self._engines = []
+        self._descriptions = {}
+
+    def _describe(self, count: int, known: set[int], deadline: Deadline) -> None:
+        """Ask some more engines where they run."""
+        ids = [number for number in self._client.ids if number not in known][:count]
+        if len(ids) < count:
+            raise ClusterError(
+                f"profile {self._profile!r} has {len(self._client.ids)} engines; expected at "
+                f"least {self._n}: start more of them, or ask for fewer with n"
+            )
+        answers = {number: self._client[number].apply_async(describe) for number in ids}
+        while not all(answer.ready() for answer in answers.values()):
+            deadline.pause("engines to say where they run (are they busy?)")
+        self._descriptions |= {number: answer.get() for number, answer in answers.items()}
+
+    def _bound(self, id: int) -> Engine:
+        """Bind an engine to its share of its host."""
+        mine = self._descriptions[id]
+        here = [i for i, each in self._descriptions.items() if each["host"] == mine["host"]]
+        share = core_shares(mine["cpus"], len(here), self._cores_per_engine)[here.index(id)]
+        process = RegisteredProcess(self._client, id, mine)
+        engine = Engine(self._client, id, mine, process, share.cores, share.cpus)
+        engine.submit(bind, list(share.cpus), share.environment)
+        return engine

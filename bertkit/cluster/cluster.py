@@ -1,0 +1,376 @@
+"""A cluster: engines that become ranks and train runs."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import platform
+import sys
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bertkit.cluster.attach import AttachedEngines
+from bertkit.cluster.cores import core_shares, usable_cpus, usable_limit
+from bertkit.cluster.engine import Deadline, Engine, EngineInfo
+from bertkit.cluster.engine_run import EngineRun
+from bertkit.cluster.launch import EngineSource, LocalEngines
+from bertkit.cluster.rank import load_libraries
+from bertkit.cluster.supervision import Supervision
+from bertkit.config import Config
+from bertkit.errors import ClusterError
+from bertkit.run import STOP_FILE, Run, create_run_folder
+
+TRAIN = "bertkit.training.loop:train"
+STOP_SECONDS = 10.0
+CANCEL_SECONDS = 15.0
+
+
+class Cluster:
+    """Engines on this host, or those of a running ipyparallel cluster, as ranks of runs.
+
+    Engines end with this process, however it ends. One run at a time goes on; runs one after
+    another use the same engines, and an engine that died is replaced before the next run.
+
+    Args:
+        n: Number of engines.
+        cores_per_engine: Cores of each engine; by default an equal share.
+        profile: Attach to the ipyparallel cluster of this IPython profile (its name or folder)
+            instead of starting engines.
+        timeout: Longest wait, in seconds, for engines to start or to answer.
+        keep_alive: Let the engines live on when this process ends without `stop`; then
+            `profile` says how to attach to them.
+        environment: More environment variables for the engines that are started.
+        interface: Network interface that the engines' hosts share, such as ``"eth0"``; needed
+            where they are on other hosts, the loopback interface otherwise.
+        report: Called with a line of text when something is slow; by default it goes to stderr.
+        train: What every rank calls with the run's folder, the world, and ``resume``, as
+            ``"module:function"``.
+
+    Raises:
+        ClusterError: If ``n`` or ``cores_per_engine`` cannot be had on this host.
+
+    Example:
+        >>> with Cluster(n=2) as cluster:                       # doctest: +SKIP
+        ...     run = cluster.train(Config(data="sample"))
+        ...     print(run.wait().f1)
+        93.1
+    """
+
+    def __init__(
+        self,
+        n: int = 2,
+        *,
+        cores_per_engine: int | None = None,
+        profile: str | None = None,
+        timeout: float = 120.0,
+        keep_alive: bool = False,
+        environment: Mapping[str, str] | None = None,
+        interface: str | None = None,
+        report: Callable[[str], object] | None = None,
+        train: str = TRAIN,
+    ) -> None:
+        if n < 1:
+            raise ClusterError(f"n is {n}; expected at least 1 engine")
+        self.n = n
+        self.timeout = timeout
+        self._keep_alive = keep_alive
+        self._interface = interface
+        self._train = train
+        self._source: EngineSource
+        if profile is not None:
+            self._source = AttachedEngines(profile, n, cores_per_engine)
+        else:
+            cpus, limit = usable_cpus(), usable_limit()
+            shares = core_shares(cpus, n, cores_per_engine, limit)
+            _warn_if_crowded(n * shares[0].cores, min(len(cpus), limit or len(cpus)))
+            self._source = LocalEngines(
+                shares, dict(environment or {}), keep_alive, report or _to_stderr
+            )
+        self._client: Any = None
+        self._engines: list[Engine] = []
+        self._run: EngineRun | None = None
+        self._supervision: Supervision | None = None
+        self._using_engines = threading.Lock()  # ipyparallel's client is for one thread at a time
+        self._cancelled = threading.Event()
+        self._starting: threading.Thread | None = None
+        self._start_error: BaseException | None = None
+        self._owner = os.getpid()
+
+    # Start and stop ----------------------------------------------------------------------------
+
+    def start(self, *, wait: bool = True) -> Cluster:
+        """Start the engines, or attach to them.
+
+        Args:
+            wait: Come back when they are up; otherwise at once. TensorFlow is loaded in them in
+                the background either way, and a run may be started before that is done.
+
+        Returns:
+            This cluster.
+
+        Raises:
+            ClusterError: If they could not be started (with ``wait``).
+        """
+        if self._starting is None:
+            self._cancelled.clear()
+            self._start_error = None
+            _open_clusters.add(self)
+            self._starting = threading.Thread(
+                target=self._start, name="bertkit-cluster-start", daemon=True
+            )
+            self._starting.start()
+        return self.wait_until_up() if wait else self
+
+    def wait_until_up(self) -> Cluster:
+        """Wait until the engines are up.
+
+        Raises:
+            ClusterError: If the cluster is not started, or its engines could not be.
+        """
+        if self._starting is None:
+            raise ClusterError("the cluster is not started; call start() or use 'with'")
+        try:
+            while self._starting.is_alive():
+                self._starting.join(0.1)  # short, so that Ctrl-C is heard
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        if self._start_error is not None:
+            error = self._start_error
+            self.stop()
+            raise error
+        return self
+
+    def stop(self, grace: float = STOP_SECONDS) -> None:
+        """End the engines, or leave those that were attached; nothing stays behind.
+
+        Args:
+            grace: Seconds that a run may take to stop in order after its current step. After
+                that it is cut off, and can be resumed from its newest checkpoint.
+        """
+        try:
+            self._stop_run(grace)
+        finally:
+            self._cancelled.set()
+            if self._supervision is not None:
+                self._supervision.cancel()
+                self._supervision.wait(CANCEL_SECONDS)
+            if self._starting is not None:
+                self._starting.join(CANCEL_SECONDS)
+            with contextlib.suppress(RuntimeError):  # its sockets may be closed at exit
+                self._close()
+
+    def shut_down(self) -> None:
+        """End the engines and their controller, also where this process has only attached."""
+        client = self._client
+        if client is not None and isinstance(self._source, AttachedEngines):
+            self._stop_run(STOP_SECONDS)
+            client.shutdown(hub=True, block=True)
+        self.stop()
+
+    def __enter__(self) -> Cluster:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    # Runs --------------------------------------------------------------------------------------
+
+    def train(self, config: Config, *, name: str | None = None) -> EngineRun:
+        """Start a run and come back at once.
+
+        Args:
+            config: The run's configuration.
+            name: Name of the run's folder; by default the date and time.
+
+        Returns:
+            A handle: ``run.events()``, ``run.stop()``, ``run.wait()``, ``await run``.
+
+        Raises:
+            ClusterError: If the cluster is not started, or trains another run.
+            RunError: If the folder cannot be made.
+        """
+        self._check_free()
+        return self._launch(create_run_folder(config, name), resume=False)
+
+    def resume(self, folder: str | Path) -> EngineRun:
+        """Let a run go on from its newest checkpoint, and come back at once.
+
+        Args:
+            folder: The run's folder.
+
+        Raises:
+            ClusterError: If the cluster is not started, or trains another run.
+            RunError: If the folder holds no run.
+        """
+        self._check_free()
+        run = Run(folder)
+        (run.folder / STOP_FILE).unlink(missing_ok=True)  # of the stop before
+        return self._launch(run.folder, resume=True)
+
+    # What it is --------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """``"stopped"``, ``"starting"``, ``"idle"``, ``"training"`` or ``"failed"`` (to start)."""
+        if self._starting is None:
+            return "stopped"
+        if self._starting.is_alive():
+            return "starting"
+        if self._start_error is not None:
+            return "failed"
+        return "training" if self._is_training else "idle"
+
+    @property
+    def engines(self) -> list[EngineInfo]:
+        """The engines in the order of their ranks."""
+        return [engine.info(self._is_training) for engine in self._engines]
+
+    @property
+    def run(self) -> EngineRun | None:
+        """The newest run of this cluster."""
+        return self._run
+
+    @property
+    def client(self) -> Any:
+        """The ipyparallel client, for whoever wants to look into the engines between runs."""
+        return self._client
+
+    @property
+    def profile(self) -> str | None:
+        """What ``Cluster(profile=...)`` needs to attach to these engines."""
+        return self._source.profile()
+
+    def __repr__(self) -> str:
+        return f"<Cluster of {self.n} engines, {self.state}>"
+
+    # Inside ------------------------------------------------------------------------------------
+
+    @property
+    def _is_training(self) -> bool:
+        return self._supervision is not None and not self._supervision.over
+
+    def _start(self) -> None:
+        try:
+            with self._using_engines:
+                deadline = Deadline(self.timeout, self._cancelled)
+                self._client = self._source.connect(deadline)
+                self._prepare(deadline)
+        except BaseException as error:
+            self._start_error = error
+            self._source.close()
+
+    def _prepare(self, deadline: Deadline) -> list[Engine]:
+        """All engines, alive and loading their libraries; the calling thread holds the lock."""
+        self._engines = self._source.engines(deadline)
+        self._check_reach()
+        for engine in self._engines:
+            if engine.loading is None:
+                engine.loading = engine.submit(load_libraries, self._train, self.n)
+        return self._engines
+
+    def _check_reach(self) -> None:
+        elsewhere = {engine.host for engine in self._engines} - {platform.node()}
+        if elsewhere and self._interface is None:
+            raise ClusterError(
+                f"engines run on {', '.join(sorted(elsewhere))}; name the network interface that "
+                f"all hosts share, such as interface='eth0'"
+            )
+
+    def _check_free(self) -> None:
+        if self._starting is None:
+            raise ClusterError("the cluster is not started; call start() or use 'with'")
+        if self._is_training and self._run is not None:
+            raise ClusterError(
+                f"the cluster trains the run in {self._run.folder}; wait for it, or stop it first"
+            )
+
+    def _launch(self, folder: Path, *, resume: bool) -> EngineRun:
+        self._supervision = Supervision(
+            folder,
+            self._ready_engines,
+            train=self._train,
+            resume=resume,
+            interface=self._interface,
+        )
+        self._run = EngineRun(folder, self._supervision)
+        return self._run
+
+    def _ready_engines(self) -> list[Engine]:
+        """The engines with their libraries loaded; called in the run's own thread."""
+        if self._starting is not None:
+            self._starting.join()
+        if self._start_error is not None:
+            raise self._start_error
+        with self._using_engines:
+            deadline = Deadline(self.timeout, self._cancelled)
+            engines = self._prepare(deadline)
+            for engine in engines:
+                while not engine.loading.ready():
+                    if ending := engine.process.ending():
+                        raise ClusterError(
+                            f"engine {engine.id} on {engine.host} {ending} while it loaded "
+                            f"TensorFlow; start the run again"
+                        )
+                    deadline.pause(f"TensorFlow to load in engine {engine.id} on {engine.host}")
+                _check_loaded(engine)
+        return engines
+
+    def _stop_run(self, grace: float) -> None:
+        if self._is_training and self._run is not None and self._supervision is not None:
+            self._run.stop()
+            deadline = time.monotonic() + grace
+            while time.monotonic() < deadline and not self._supervision.wait(0.1):
+                pass  # short waits, so that a second Ctrl-C is heard
+
+    def _close(self) -> None:
+        self._source.close()
+        if self._client is not None:
+            self._client.close(linger=0)
+        self._client = None
+        self._engines = []
+        self._starting = None
+        _open_clusters.discard(self)
+
+
+_open_clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_open_clusters() -> None:
+    """End what the interpreter's end would leave behind."""
+    for cluster in list(_open_clusters):
+        if cluster._owner == os.getpid() and not cluster._keep_alive:
+            cluster.stop()
+
+
+def _check_loaded(engine: Engine) -> None:
+    try:
+        engine.loading.get(timeout=0)
+    except Exception as error:
+        engine.loading = None
+        raise ClusterError(
+            f"engine {engine.id} on {engine.host} cannot load its libraries: "
+            f"{' '.join(str(error).split())}"
+        ) from None
+
+
+def _warn_if_crowded(wanted: int, cores: int) -> None:
+    if wanted > cores:
+        warnings.warn(
+            f"the engines want {wanted} cores and share {cores}; expect them to be slower than "
+            f"fewer engines",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

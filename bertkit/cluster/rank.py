@@ -1,0 +1,185 @@
+"""What runs inside an engine: it becomes a rank, trains its part of a run, and reports.
+
+Functions of this module are called through ipyparallel; they take and return plain JSON values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypedDict
+
+from bertkit.errors import BertkitError
+
+
+class EngineDescription(TypedDict):
+    """What an engine says of itself."""
+
+    host: str
+    pid: int
+    cpus: list[int]
+
+
+class RankTask(TypedDict):
+    """What one engine has to do for a run.
+
+    ``train`` is ``"module:function"``, called with the run's folder, the world, and ``resume``.
+    """
+
+    train: str
+    folder: str
+    resume: bool
+    working_folder: str
+    rank: int
+    size: int
+    environment: dict[str, str]
+
+
+class RankReport(TypedDict):
+    """How a rank's part of a run ended.
+
+    ``outcome`` is ``"finished"``, ``"failed"`` (here) or ``"lost"`` (some other rank went away).
+    """
+
+    rank: int
+    host: str
+    pid: int
+    outcome: str
+    message: str
+    details: str
+
+
+def describe() -> EngineDescription:
+    """Say where this engine runs."""
+    return {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "cpus": sorted(os.sched_getaffinity(0)),
+    }
+
+
+def bind(cpus: list[int], environment: dict[str, str]) -> None:
+    """Bind all threads of this engine to some CPUs and set environment variables.
+
+    TensorFlow reads the variables when it is first imported; after that they change nothing.
+    """
+    os.environ.update(environment)
+    if not cpus:
+        return
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # a thread that has just ended
+            os.sched_setaffinity(int(thread.name), cpus)
+
+
+def load_libraries(train: str, size: int) -> None:
+    """Import what a run needs, so that its first step does not wait for it."""
+    import tensorflow as tf
+
+    if size > 1:
+        import horovod.tensorflow  # noqa: F401
+    tf.constant(0)  # starts TensorFlow's threads
+    _function(train)
+
+
+def run_rank(task: RankTask) -> RankReport:
+    """Train one rank's part of a run; a failure is in the report, not raised."""
+    report: RankReport = {
+        "rank": task["rank"],
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "outcome": "finished",
+        "message": "",
+        "details": "",
+    }
+    with _output_to_log():
+        try:
+            _train(task)
+        except BaseException as error:
+            report["outcome"] = "lost" if _is_loss_of_a_rank(error) else "failed"
+            report["message"] = _message(error)
+            report["details"] = "".join(traceback.format_exception(error))
+            sys.stderr.write(report["details"])
+    gc.collect()  # a run's graphs hold its weights in cycles
+    return report
+
+
+def join_horovod(environment: dict[str, str]) -> None:
+    """Make this process a Horovod rank.
+
+    Args:
+        environment: As `Rendezvous.environment` gives it. Values that are already set for the
+            transport (``HOROVOD_CPU_OPERATIONS``) and the time-outs win.
+    """
+    import horovod.tensorflow as hvd
+
+    hvd.shutdown()  # of a run that was cut off; does nothing otherwise
+    for name, value in environment.items():
+        if name.endswith(("_OPERATIONS", "_SECONDS")):
+            os.environ.setdefault(name, value)
+        else:
+            os.environ[name] = value
+    hvd.init()
+
+
+def leave_horovod() -> None:
+    """Stop being a rank; the other ranks' collectives then fail."""
+    import horovod.tensorflow as hvd
+
+    hvd.shutdown()
+
+
+def _train(task: RankTask) -> None:
+    from bertkit.training.world import HorovodWorld, SingleWorld, World
+
+    if Path(task["working_folder"]).is_dir():
+        os.chdir(task["working_folder"])  # relative paths mean what they mean to the client
+    train = _function(task["train"])
+    if task["size"] == 1:
+        train(Path(task["folder"]), SingleWorld(), resume=task["resume"])
+        return
+    try:
+        join_horovod(task["environment"])
+        world: World = HorovodWorld()
+        train(Path(task["folder"]), world, resume=task["resume"])
+        world.barrier()  # whoever leaves first would break the others' last collective
+    finally:
+        leave_horovod()
+
+
+def _is_loss_of_a_rank(error: BaseException) -> bool:
+    from bertkit.training.world import is_loss_of_a_rank
+
+    return is_loss_of_a_rank(error)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+
+
+def _message(error: BaseException) -> str:
+    """The sentence of an error; of TensorFlow's pages the line that says what went wrong."""
+    if isinstance(error, BertkitError):
+        return str(error)
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith("[[")] or [""]
+    return f"{type(error).__name__}: {lines[0] if len(lines) < 4 else lines[-1]}"
+
+
+@contextlib.contextmanager
+def _output_to_log() -> Iterator[None]:
+    """Let a run print into the engine's log, where it can be read even after a crash."""
+    out, err = sys.__stdout__, sys.__stderr__
+    if out is None or err is None:
+        yield
+        return
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield
+        out.flush()
