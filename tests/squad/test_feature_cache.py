@@ -149,7 +149,11 @@ print(len(features), "made" if made else "read")
 def test_of_several_ranks_one_makes_and_the_others_read(tmp_path, vocab):
     command = [sys.executable, "-c", RANK, str(vocab), str(tmp_path / "c")]
     ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    lines = [rank.communicate(timeout=120)[0].split() for rank in ranks]
+    try:
+        lines = [rank.communicate(timeout=120)[0].split() for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
     assert [rank.returncode for rank in ranks] == [0] * 4
     assert sorted(line[1] for line in lines) == ["made", "read", "read", "read"]
     assert len({line[0] for line in lines}) == 1
