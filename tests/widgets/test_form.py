@@ -17,7 +17,7 @@ def test_each_setting_has_a_field_with_label_tooltip_limits_and_default(setting)
     assert field.value == setting.default
     assert setting.help in field.input.tooltip
     assert field.input.description.startswith(label(setting))
-    assert setting.unit in field.input.description
+    assert all(word.lower() in field.input.description.lower() for word in setting.unit.split())
     assert "default" in field._hint.value
     if setting.minimum is not None:
         assert as_text(float(setting.minimum)) in field._hint.value

@@ -11,12 +11,15 @@ from bertkit.config import Config, Scalar, Setting, check, settings
 from bertkit.errors import FieldProblem
 from bertkit_widgets import style
 
-_ACRONYMS = {"f1": "F1", "null": "No-answer", "diff": "difference", "seq": "sequence"}
+_WORDS = {
+    "f1": "F1", "null": "No-answer", "diff": "difference", "seq": "sequence",
+    "num": "Number of", "dev": "Validation", "train": "training", "doc": "Document",
+}  # fmt: skip
 
 
 def label(setting: Setting) -> str:
     """A field's name as people write it: ``target_f1`` becomes ``Target F1``."""
-    words = [_ACRONYMS.get(word, word) for word in setting.name.split("_")]
+    words = [_WORDS.get(word, word) for word in setting.name.split("_")]
     return " ".join([words[0][:1].upper() + words[0][1:], *words[1:]])
 
 
@@ -169,8 +172,7 @@ def config_of(values: Mapping[str, Scalar]) -> Config:
 
 
 def _input(setting: Setting) -> Any:
-    unit = f" ({setting.unit})" if setting.unit else ""
-    traits = {"description": label(setting) + unit, "tooltip": _tooltip(setting)}
+    traits = {"description": _label_with_unit(setting), "tooltip": _tooltip(setting)}
     layout = ipywidgets.Layout(width="100%")
     if setting.type is bool:
         return ipywidgets.Checkbox(
@@ -184,6 +186,13 @@ def _input(setting: Setting) -> Any:
         value=as_text(setting.default), continuous_update=True, layout=layout,
         placeholder="empty" if setting.optional else "", **traits,
     )  # fmt: skip
+
+
+def _label_with_unit(setting: Setting) -> str:
+    """Label and unit; a unit that the label names already is left out."""
+    name = label(setting)
+    unit = " ".join(word for word in setting.unit.split() if word.lower() not in name.lower())
+    return f"{name} ({unit})" if unit else name
 
 
 def _tooltip(setting: Setting) -> str:

@@ -65,6 +65,7 @@ class HyperparametersPanel:
         self.engines = 2
         self._on_change = on_change
         self._on_load = on_load
+        self._sums_up = with_paths  # the studio does it above all panels
         left_out = () if with_paths else PATHS
         names = [s.name for s in settings() if s.name not in left_out]
         basic = [name for name in (*PATHS, *BASIC) if name in names]
@@ -264,7 +265,8 @@ class HyperparametersPanel:
         for form in self._forms:
             form.show_problems(problems)
         mine = [problem for problem in problems if problem.field in self.values]
-        self._state.value = _problem_words(mine)
+        if self._sums_up:
+            self._state.value = _problem_words(mine)
         hidden = any(p.field not in self._basic.fields for p in mine)
         if hidden and not self._all.value:
             self._all.value = True  # a wrong field must not hide

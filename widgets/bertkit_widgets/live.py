@@ -99,6 +99,8 @@ class LivePanel:
         runs_folder: Folder whose runs are offered to open and to compare with.
         on_resume: Called with a run's folder when Resume is pressed; gives the new handle. Without
             it there is no such button.
+        on_change: Called when the run can be stopped or no longer can. Who asks for that has a
+            Stop button of its own.
 
     Attributes:
         widget: The panel as a widget, to put into another.
@@ -114,9 +116,11 @@ class LivePanel:
         *,
         runs_folder: str | Path = "runs",
         on_resume: Callable[[Path], Run] | None = None,
+        on_change: Callable[[], None] | None = None,
     ) -> None:
         self._runs_folder = Path(runs_folder)
         self._on_resume = on_resume
+        self._on_change = on_change
         self._watched: WatchedRun | None = None
         self._compared: list[WatchedRun] = []
         self._curves = Curves()
@@ -139,6 +143,11 @@ class LivePanel:
     def run(self) -> Run | None:
         """The run that is shown."""
         return self._watched.run if self._watched else None
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether the run that is shown goes on and was not yet asked to stop."""
+        return not self._stop_button.disabled
 
     def show(self, run: Run | str | Path) -> None:
         """Show a run from its first event on, and follow it if it goes on.
@@ -225,6 +234,7 @@ class LivePanel:
             "Resume", "Go on from the newest checkpoint", "resume", icon="play", disabled=True
         )
         self._resume_button.layout.display = None if self._on_resume else "none"
+        self._stop_button.layout.display = "none" if self._on_change else None
         self._along = ipywidgets.Dropdown(
             options=[("steps", "step"), ("minutes", "minutes")], value="step",
             description="Draw along", tooltip="Minutes compare runs of different speed",
@@ -373,13 +383,17 @@ class LivePanel:
                 history.progress.total,
                 history.progress.stage,
             )
-        self._numbers.value = style.tiles(_tiles(history)) + style.progress_bar(done, total, name)
+        bar = "" if history.over and not watched.resuming else style.progress_bar(done, total, name)
+        self._numbers.value = style.tiles(_tiles(history)) + bar
 
     def _show_state(self, watched: WatchedRun) -> None:
         self._say(_state(watched, self._stopping))
         ended = watched.over or (watched.history.over and not watched.resuming)
+        before = self._stop_button.disabled
         self._stop_button.disabled = ended or self._stopping
         self._resume_button.disabled = not watched.over or _is_done(watched.history)
+        if self._on_change and self._stop_button.disabled != before:
+            self._on_change()
 
     def _show_log(self) -> None:
         lines = "".join(reversed(self._log))
@@ -409,12 +423,18 @@ def _tiles(history: History) -> list[tuple[str, str]]:
     values.append(("Loss", f"{steps.last('smoothed_loss'):.3f}" if len(steps) else "–"))  # noqa: RUF001
     speed = f"{steps.last('smoothed_examples_per_second'):.1f}" if len(steps) else "–"  # noqa: RUF001
     values.append(("Examples/sec", speed))
-    left = history.seconds_left
-    values.append(("Time left, at most", "–" if left is None else duration(left)))  # noqa: RUF001
+    values.append(_time_tile(history))
     f1 = f"{scores.last('f1'):.1f} %" if len(scores) else "–"  # noqa: RUF001
     target = f", target {history.target_f1:g}" if history.target_f1 is not None else ""
     values.append((f"Validation F1{target}", f1))
     return values
+
+
+def _time_tile(history: History) -> tuple[str, str]:
+    if history.finished is not None:
+        return "Training time", duration(history.finished.result["wall_seconds"])
+    left = history.seconds_left
+    return "Time left, at most", "–" if left is None else duration(left)  # noqa: RUF001
 
 
 def _state(watched: WatchedRun, stopping: bool) -> str:

@@ -35,7 +35,7 @@ CSS = """
 .bk th, .bk td { padding: 3px 14px 3px 0; border-bottom: 1px solid var(--bk-line);
   vertical-align: top; }
 .bk .num { text-align: right; font-variant-numeric: tabular-nums; }
-.bk-scroll { max-height: 260px; overflow: auto; }
+.bk .bk-scroll { max-height: 260px; overflow: auto; }
 .bk-note, .bk-wait, .bk-good, .bk-warn, .bk-bad { padding: 5px 10px; border-left: 4px solid;
   background: var(--bk-soft); border-radius: 3px; overflow-wrap: anywhere; }
 .bk-note, .bk-wait { border-color: var(--bk-blue); } .bk-good { border-color: var(--bk-good); }
@@ -53,7 +53,8 @@ CSS = """
 .bk-plot img { max-width: 100%; height: auto; display: block; }
 [data-jp-theme-light="false"] .bk-plot img, body.vscode-dark .bk-plot img,
 html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
-.jp-OutputArea:has(.bk-plot img) .bk-kept { display: none; }
+.jp-OutputArea:has(.bk-plot img) .jp-OutputArea-child:has(.jp-RenderedImage, .bk-kept) {
+  display: none; }
 .bk-row { align-items: center; flex-wrap: wrap; gap: 4px; }
 .bk-row > .widget-button, .bk-row > .jupyter-button { width: auto; padding: 0 14px; }
 .bk button:focus-visible, .bk input:focus-visible, .bk select:focus-visible,
@@ -69,15 +70,18 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
   line-height: 22px; color: var(--bk-text); white-space: nowrap; }
 .bk-field .widget-checkbox, .bk-field .widget-checkbox .widget-label-basic { width: 100%; }
 .bk-field .widget-checkbox { padding-top: 22px; height: 50px; }
-.bk-field input[type=text], .bk-field select { height: 28px; flex: none; width: 100%; }
-.bk-hint { color: var(--bk-faint); font-size: 12px; line-height: 1.35; min-height: 17px; }
-.bk-hint .bk-error { color: var(--bk-bad); font-weight: 600; }
+.bk-field input[type=text], .bk-field .widget-dropdown select { height: 28px; flex: none;
+  width: 100%; }
+.bk-field .widget-select select { width: 100%; flex: none; }
+.bk .bk-hint { color: var(--bk-faint); font-size: 12px; line-height: 1.35; min-height: 17px; }
+.bk .bk-hint .bk-error { color: var(--bk-bad); font-weight: 600; }
 .bk-help { display: none; } .bk-explained .bk-help { display: block; color: var(--bk-text); }
 .bk-wrong input, .bk-wrong select, .bk-wrong textarea { border: 2px solid var(--bk-bad); }
 .bk-changed .widget-label::after { content: " ●"; color: var(--bk-blue); }
 .bk mark { background: var(--bk-mark); color: var(--bk-mark-text); padding: 0 2px;
   border-radius: 2px; font-weight: 600; }
 .bk-text { max-width: 80ch; line-height: 1.6; margin: 6px 0; overflow-wrap: anywhere; }
+.bk .jupyter-widget-tab .lm-TabBar-tab, .bk .jupyter-widget-tab .p-TabBar-tab { flex: 0 0 auto; }
 .bk .widget-tab-contents, .bk .jupyter-widget-tab-contents { padding: 10px 4px; }
 """
 

@@ -1,0 +1,237 @@
+"""The studio: the whole job in one cell, from data to answered questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+from IPython.display import display
+
+from bertkit.config import Config, Scalar, check
+from bertkit.errors import BertkitError, ClusterError, FieldProblem
+from bertkit.run import Result, Run
+from bertkit_widgets import style
+from bertkit_widgets.ask import AskPanel
+from bertkit_widgets.data import DataPanel
+from bertkit_widgets.engines import EnginesPanel
+from bertkit_widgets.form import read_problem
+from bertkit_widgets.hyperparameters import PATHS, HyperparametersPanel
+from bertkit_widgets.live import LivePanel
+from bertkit_widgets.periodic import Periodic
+
+TABS = ("1 Data", "2 Engines", "3 Hyperparameters", "4 Training", "5 Ask")
+DATA, ENGINES, HYPERPARAMETERS, TRAINING, ASK = range(5)
+WATCH_SECONDS = 0.5
+
+
+class Studio:
+    """All panels in one: choose data, start engines, set hyperparameters, train, ask.
+
+    The kernel stays free while training runs. ``studio.start()`` does what the Start button does
+    and returns at once; ``await studio.run`` waits for the result with the buttons alive, and
+    ``studio.wait()`` waits for it in scripts.
+
+    Args:
+        config: Configuration to begin with; by default the demo's.
+        engines: Number of engines to begin with.
+
+    Attributes:
+        data: The data panel.
+        engines: The engines panel.
+        hyperparameters: The hyperparameters panel.
+        live: The live panel.
+        ask: The ask panel.
+
+    Example:
+        >>> studio = Studio()                                           # doctest: +SKIP
+        >>> studio                                                      # doctest: +SKIP
+        >>> run = studio.start()                                        # doctest: +SKIP
+        >>> (await run).f1                                              # doctest: +SKIP
+        93.1
+    """
+
+    def __init__(self, config: Config | None = None, *, engines: int = 2) -> None:
+        self.data = DataPanel(on_change=self._changed)
+        self.engines = EnginesPanel(engines, on_change=self._changed)
+        self.hyperparameters = HyperparametersPanel(
+            config, with_paths=False, on_change=self._changed, on_load=self._load_paths
+        )
+        output = self.hyperparameters.config.output
+        self.live = LivePanel(runs_folder=output, on_resume=self._resume, on_change=self._changed)
+        self.ask = AskPanel(runs_folder=output)
+        self._started: Run | None = None
+        self._watch = Periodic(self._look, WATCH_SECONDS, "bertkit-studio")
+        self._make_widgets()
+        self._load_paths(self.hyperparameters.config.to_dict())
+        self._changed()
+
+    # Use ---------------------------------------------------------------------------------------
+
+    @property
+    def values(self) -> dict[str, Scalar]:
+        """What stands in all fields, by the names of the configuration."""
+        return {**self.hyperparameters.values, **self.data.values}
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the fields make.
+
+        Raises:
+            ConfigError: If a field is wrong.
+        """
+        return Config.from_dict(self.values)
+
+    @property
+    def run(self) -> Any:
+        """The newest run that was started or opened here, or ``None``; it can be awaited."""
+        return self.live.run
+
+    @property
+    def training(self) -> bool:
+        """Whether a run that was started here still goes on."""
+        return self._started is not None and self._started.running
+
+    def start(self) -> Any:
+        """Start the engines if need be, and a run on them; returns its handle at once.
+
+        Raises:
+            ConfigError: If a field is wrong.
+            ClusterError: If a run goes on, or the engines cannot be had.
+            RunError: If the run's folder cannot be made.
+        """
+        if self.training:
+            raise ClusterError("a run goes on; stop it before starting another")
+        config = self.config
+        return self._follow(self.engines.start().train(config))
+
+    def stop(self) -> None:
+        """Ask the run to stop after its current step; returns at once."""
+        self.live.stop()
+
+    def wait(self, timeout: float | None = None) -> Result:
+        """Wait until the run is over; for scripts.
+
+        Raises:
+            TrainingError: If the run failed.
+            TimeoutError: If it is not over in time.
+        """
+        return self.live.wait(timeout)
+
+    def close(self) -> None:
+        """Stop a run that goes on and end the engines."""
+        self.engines.stop()
+        self.engines.wait(30.0)
+
+    def open(self, folder: str | Path) -> None:
+        """Show a saved run with all of its history, finished or still going on.
+
+        Raises:
+            RunError: If the folder holds no run.
+        """
+        self.live.show(folder)
+        self.ask.refresh(Run(folder))
+        self._tabs.selected_index = TRAINING
+
+    def _ipython_display_(self) -> None:
+        display(self.widget)
+        self.live.keep_in_cell()
+
+    # Widgets -----------------------------------------------------------------------------------
+
+    def _make_widgets(self) -> None:
+        self._start_button = style.button(
+            "Start training", "Start the engines if need be, then train on all of them", "start",
+            icon="play", primary=True,
+        )  # fmt: skip
+        self._stop_button = style.button(
+            "Stop", "Stop after the current step; the best model is kept", "stop-all",
+            icon="stop", disabled=True,
+        )  # fmt: skip
+        self._start_button.on_click(lambda _: self._try_start())
+        self._stop_button.on_click(lambda _: self.stop())
+        self._state = style.text("", "bk-studio-state")
+        parts = [
+            self.data.widget, self.engines.widget, self.hyperparameters.widget,
+            self.live.widget, self.ask.widget,
+        ]  # fmt: skip
+        self._tabs = ipywidgets.Tab(parts, titles=TABS)
+        self.widget = style.panel(
+            [style.row([self._start_button, self._stop_button]), self._state, self._tabs], "studio"
+        )
+
+    def _try_start(self) -> None:
+        try:
+            self.start()
+        except BertkitError as error:
+            self._state.value = style.status("bad", "Not started.", str(error))
+
+    def _load_paths(self, values: Mapping[str, Scalar]) -> None:
+        self.data.values = {name: values[name] for name in (*PATHS, "max_seq_length")}
+
+    def _changed(self) -> None:
+        if not hasattr(self, "_start_button"):
+            return  # the panels report while they are being made
+        paths = self.data.values
+        if paths != self._shared:
+            self._shared = paths
+            self.hyperparameters.share(paths)
+        self._show()
+
+    _shared: Mapping[str, Scalar] | None = None
+
+    def _show(self) -> None:
+        problems, training = self._problems(), self.training
+        self._start_button.disabled = training or bool(problems)
+        self._stop_button.disabled = not self.live.can_stop
+        self.data.lock(training)
+        self.hyperparameters.lock(training)
+        words = _words(problems)
+        if words != self._state.value:
+            self._state.value = words
+
+    def _problems(self) -> list[str]:
+        problems: list[FieldProblem] = check(self.values)
+        words = [
+            f"{read_problem(problem)} (tab '{TABS[DATA if problem.field in PATHS else 2]}')"
+            for problem in problems
+        ]
+        if self.engines.problem:
+            words.append(f"{self.engines.problem} (tab '{TABS[ENGINES]}')")
+        return words
+
+    # Runs --------------------------------------------------------------------------------------
+
+    def _follow(self, run: Run) -> Run:
+        self._started = run
+        self.live.show(run)
+        self._tabs.selected_index = TRAINING
+        self._show()
+        self._watch.start()
+        return run
+
+    def _resume(self, folder: Path) -> Run:
+        run = self.engines.start().resume(folder)
+        self._started = run
+        self._show()
+        self._watch.start()
+        return run
+
+    def _look(self) -> bool:
+        """Unlock the fields when the run is over; whether it still goes on."""
+        if self.training:
+            return True
+        self._show()
+        self.ask.refresh(self._started if self._started and _has_result(self._started) else None)
+        return False
+
+
+def _has_result(run: Run) -> bool:
+    return run.result is not None
+
+
+def _words(problems: list[str]) -> str:
+    if not problems:
+        return ""
+    return style.status("bad", "Correct this first:", "; ".join(problems))
