@@ -108,9 +108,11 @@ def save_best_model(run_folder: Path, global_step: int, write: Callable[[Path], 
         write: Writes the model's files into an empty folder.
     """
     folder = run_folder / BEST_FOLDER / f"step-{global_step:08d}"
+    if folder.resolve() == (run_folder / MODEL_FOLDER).resolve():  # this step again: a resume
+        folder = folder.with_name(f"{folder.name}-again")  # the link leads somewhere at all times
     _write_folder(folder, write)
-    link = run_folder / f".{MODEL_FOLDER}-{os.getpid()}"
-    link.unlink(missing_ok=True)
+    link = run_folder / f".{MODEL_FOLDER}"
+    link.unlink(missing_ok=True)  # of a process that was killed in here
     link.symlink_to(folder.relative_to(run_folder))
     link.replace(run_folder / MODEL_FOLDER)
     for other in folder.parent.iterdir():
@@ -132,11 +134,10 @@ def _write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         if folder.exists():  # the same step again, after a resume
             _remove(folder)
         scratch.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise RunError(
-            f"cannot write {folder}: {error.strerror or error}; free some space"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot write {folder}: {reason}; free some space") from error
     _force_to_disk(folder.parent)
 
 
