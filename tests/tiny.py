@@ -20,40 +20,12 @@ PLACES = ["orlin", "tarn", "velda", "corin", "harrow", "lisk", "marsh", "penn"]
 THINGS = ["bridge", "mill", "tower", "school", "harbour", "clock", "garden", "theatre"]
 YEARS = [str(year) for year in range(1801, 1841)]
 FILLER = [
-    "the",
-    "river",
-    "is",
-    "wide",
-    "and",
-    "slow",
-    "there",
-    ",",
-    "people",
-    "walk",
-    "along",
-    "it",
-    "every",
-    "day",
-    "in",
-    "summer",
+    *("the", "river", "is", "wide", "and", "slow", "there", ","),
+    *("people", "walk", "along", "it", "every", "day", "in", "summer"),
 ]
 OTHER = [
-    "who",
-    "where",
-    "when",
-    "was",
-    "what",
-    "did",
-    "build",
-    "built",
-    "by",
-    "in",
-    "stands",
-    "at",
-    "time",
-    "a",
-    "?",
-    ".",
+    *("who", "where", "when", "was", "what", "did", "build", "built", "by"),
+    *("stands", "at", "time", "a", "?", "."),
 ]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCABULARY = list(
@@ -129,3 +101,13 @@ def _paragraph(random: np.random.Generator, name: str, impossible: float) -> dic
     else:
         qa["answers"] = [{"text": answer, "answer_start": context.index(f" {answer} ") + 1}]
     return {"context": context, "qas": [qa]}
+
+
+def settings(model: Path, data: Path) -> dict[str, object]:
+    """Settings of a run that learns the questions within some 120 steps."""
+    return {
+        "model": str(model), "data": str(data), "max_seq_length": 96, "max_query_length": 16,
+        "doc_stride": 16, "batch_size": 16, "num_epochs": 4, "optimizer": "adamw",
+        "learning_rate": 3e-3, "dropout": 0.0, "precision": "float32", "evaluate_fraction": 1.0,
+        "evaluate_every": 20, "checkpoint_every": 0,
+    }  # fmt: skip
