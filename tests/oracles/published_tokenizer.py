@@ -80,6 +80,14 @@ class PublishedTokenizer:
     def tokenize(self, text: str) -> list[str]:
         return [token for token, _, _ in self.tokens(text)]
 
+    def words(self, text: str) -> list[str]:
+        """The text split at blanks and punctuation, before words are cut into pieces."""
+        return [
+            "".join(char for char, _ in part)
+            for word in self._blank_separated(text)
+            for part in self._at_punctuation(self._normalized(word))
+        ]
+
     def _blank_separated(self, text: str) -> list[Word]:
         words: list[Word] = [[]]
         for place, char in enumerate(text):
