@@ -127,7 +127,7 @@ class Curves:
             style.dress(axes[panel], self._look, title=panel.title)
             axes[panel].set_xlabel("Step" if self.along == "step" else "Minutes", labelpad=1)
             axes[panel].set(xlim=(0, 10), ylim=(0, 1))
-            axes[panel].xaxis.set_major_locator(MaxNLocator(7))
+            axes[panel].xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes[_F1].set_ylim(0, 100)
         axes[_RATE].yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axes[_RATE].yaxis.set_major_formatter(FuncFormatter(_rate_label))
@@ -141,7 +141,7 @@ class Curves:
         colors = self._look.series
         self._runs = [_RunLines(h.name, i, colors, self._axes) for i, h in enumerate(histories)]
         several = len(self._runs) > 1
-        self.figure.subplots_adjust(top=0.89 if several else 0.94)
+        self.figure.subplots_adjust(top=0.88 if several else 0.93)
         if several:
             self.figure.legend(
                 handles=[run.legend_handle() for run in self._runs], loc="upper center",

@@ -32,7 +32,10 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def lab(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(
+    chromium: str,  # noqa: ARG001 - without a browser no server is started
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Lab]:
     """A JupyterLab over copies of the project's notebooks."""
     root = tmp_path_factory.mktemp("notebooks")
     for notebook in (CHECKOUT / "notebooks").glob("*.ipynb"):

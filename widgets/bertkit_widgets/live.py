@@ -17,7 +17,7 @@ from bertkit.errors import BertkitError
 from bertkit.events import Evaluation, Event, EventReader, Failed, Finished
 from bertkit.reports import style as looks
 from bertkit.reports.console import describe, duration
-from bertkit.reports.curves import Curves, plot_curves
+from bertkit.reports.curves import Along, Curves, plot_curves
 from bertkit.reports.history import History
 from bertkit.run import Result, Run
 from bertkit_widgets import style
@@ -123,7 +123,7 @@ class LivePanel:
         self._on_change = on_change
         self._watched: WatchedRun | None = None
         self._compared: list[WatchedRun] = []
-        self._curves = Curves()
+        self._curves = _new_curves("step")
         self._log: deque[str] = deque(maxlen=LOG_LENGTH)
         self._stopping = False
         self._dirty = False
@@ -351,7 +351,7 @@ class LivePanel:
         began = time.thread_time()
         watched, histories = self._watched, self._histories()
         if self._curves.along != self._along.value:
-            self._curves = Curves(along=self._along.value)
+            self._curves = _new_curves(self._along.value)
         if histories:
             self._curves.update(histories)
             self._png = self._curves.png()
@@ -417,6 +417,11 @@ class LivePanel:
         self._kept.update(png, description, _kept_words(self._watched))
 
 
+def _new_curves(along: Along) -> Curves:
+    """Curves whose words stay readable where the page is narrow."""
+    return Curves(along=along, width=7.4, height=5.0, dpi=122)
+
+
 def _tiles(history: History) -> list[tuple[str, str]]:
     values = [("Step", f"{history.global_step:,} of {history.last_step:,}")]
     steps, scores = history.steps, history.evaluations
@@ -425,7 +430,7 @@ def _tiles(history: History) -> list[tuple[str, str]]:
     values.append(("Examples/sec", speed))
     values.append(_time_tile(history))
     f1 = f"{scores.last('f1'):.1f} %" if len(scores) else "–"  # noqa: RUF001
-    target = f", target {history.target_f1:g}" if history.target_f1 is not None else ""
+    target = f" (target {history.target_f1:g})" if history.target_f1 is not None else ""
     values.append((f"Validation F1{target}", f1))
     return values
 

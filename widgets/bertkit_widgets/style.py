@@ -43,8 +43,8 @@ CSS = """
 .bk-good b { color: var(--bk-good); } .bk-warn b { color: var(--bk-warn); }
 .bk-bad b { color: var(--bk-bad); }
 .bk summary { cursor: pointer; color: var(--bk-faint); }
-.bk-tiles { display: flex; flex-wrap: wrap; gap: 4px 26px; margin: 4px 0; }
-.bk-tile { min-width: 5.5em; } .bk-tile b { display: block; font-size: 19px; font-weight: 600;
+.bk-tiles { display: flex; flex-wrap: wrap; gap: 4px 22px; margin: 4px 0; }
+.bk-tile { min-width: 4.5em; } .bk-tile b { display: block; font-size: 18px; font-weight: 600;
   font-variant-numeric: tabular-nums; line-height: 1.25; }
 .bk-tile span { color: var(--bk-faint); font-size: 12px; }
 .bk-track { height: 9px; background: var(--bk-soft); border: 1px solid var(--bk-line);
@@ -81,7 +81,7 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
 .bk mark { background: var(--bk-mark); color: var(--bk-mark-text); padding: 0 2px;
   border-radius: 2px; font-weight: 600; }
 .bk-text { max-width: 80ch; line-height: 1.6; margin: 6px 0; overflow-wrap: anywhere; }
-.bk .jupyter-widget-tab .lm-TabBar-tab, .bk .jupyter-widget-tab .p-TabBar-tab { flex: 0 0 auto; }
+.bk .lm-TabBar-tab, .bk .p-TabBar-tab { flex: 0 0 auto !important; max-width: none !important; }
 .bk .widget-tab-contents, .bk .jupyter-widget-tab-contents { padding: 10px 4px; }
 """
 
