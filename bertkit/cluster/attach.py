@@ -37,11 +37,12 @@ class AttachedEngines:
 
     def connect(self, deadline: Deadline) -> Any:
         """See `EngineSource`."""
-        where = "profile_dir" if Path(self._profile).is_dir() else "profile"
+        where = {"profile": self._profile}
+        if Path(self._profile).is_dir():  # then the user's ~/.ipython has no part in it
+            parent = str(Path(self._profile).parent)
+            where = {"profile_dir": self._profile, "ipython_dir": parent}
         try:
-            self._client = ipyparallel.Client(
-                **{where: self._profile}, timeout=min(5.0, deadline.left)
-            )
+            self._client = ipyparallel.Client(**where, timeout=min(5.0, deadline.left))
         except (OSError, TimeoutError) as error:
             raise ClusterError(
                 f"profile {self._profile!r}: no ipyparallel cluster answers there "
@@ -74,6 +75,9 @@ class AttachedEngines:
         ]
         for answer in answers:
             answer.wait(LEAVE_SECONDS)
+        if self._client is not None:
+            self._client.close(linger=0)
+        self._client = None
         self._engines = []
         self._descriptions = {}
 

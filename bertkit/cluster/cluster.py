@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import platform
 import sys
@@ -23,7 +22,8 @@ from bertkit.cluster.launch import EngineSource, LocalEngines
 from bertkit.cluster.rank import load_libraries
 from bertkit.cluster.supervision import Supervision
 from bertkit.config import Config
-from bertkit.errors import ClusterError
+from bertkit.errors import ClusterError, RunError
+from bertkit.events import Emit, Progress
 from bertkit.run import STOP_FILE, Run, create_run_folder
 
 TRAIN = "bertkit.training.loop:train"
@@ -101,6 +101,7 @@ class Cluster:
         self._starting: threading.Thread | None = None
         self._start_error: BaseException | None = None
         self._owner = os.getpid()
+        self._at_loss: weakref.finalize[..., Cluster] | None = None
 
     # Start and stop ----------------------------------------------------------------------------
 
@@ -117,10 +118,13 @@ class Cluster:
         Raises:
             ClusterError: If they could not be started (with ``wait``).
         """
-        if self._starting is None:
+        if self._starting is None or self.state == "failed":
             self._cancelled.clear()
             self._start_error = None
-            _open_clusters.add(self)
+            if not self._keep_alive:
+                _open_clusters.add(self)
+                # In a notebook, a cell that is run again drops the cluster it made before.
+                self._at_loss = weakref.finalize(self, self._source.close)
             self._starting = threading.Thread(
                 target=self._start, name="bertkit-cluster-start", daemon=True
             )
@@ -163,15 +167,23 @@ class Cluster:
                 self._supervision.wait(CANCEL_SECONDS)
             if self._starting is not None:
                 self._starting.join(CANCEL_SECONDS)
-            with contextlib.suppress(RuntimeError):  # its sockets may be closed at exit
-                self._close()
+            self._source.close()
+            self._client = self._starting = None
+            self._engines = []
+            _open_clusters.discard(self)
+            if self._at_loss is not None:
+                self._at_loss.detach()
 
     def shut_down(self) -> None:
         """End the engines and their controller, also where this process has only attached."""
         client = self._client
         if client is not None and isinstance(self._source, AttachedEngines):
             self._stop_run(STOP_SECONDS)
-            client.shutdown(hub=True, block=True)
+            asked = threading.Thread(target=client.shutdown, kwargs={"hub": True}, daemon=True)
+            asked.start()
+            asked.join(STOP_SECONDS)  # an engine that is busy or dead does not answer
+            for engine in self._engines:
+                engine.process.kill()
         self.stop()
 
     def __enter__(self) -> Cluster:
@@ -207,10 +219,12 @@ class Cluster:
 
         Raises:
             ClusterError: If the cluster is not started, or trains another run.
-            RunError: If the folder holds no run.
+            RunError: If the folder holds no run, or another process trains it.
         """
         self._check_free()
         run = Run(folder)
+        if run.running:
+            raise RunError(f"{run.folder} is being trained by another process; stop that first")
         (run.folder / STOP_FILE).unlink(missing_ok=True)  # of the stop before
         return self._launch(run.folder, resume=True)
 
@@ -302,8 +316,10 @@ class Cluster:
         self._run = EngineRun(folder, self._supervision)
         return self._run
 
-    def _ready_engines(self) -> list[Engine]:
+    def _ready_engines(self, emit: Emit) -> list[Engine]:
         """The engines with their libraries loaded; called in the run's own thread."""
+        if self.state == "starting":
+            emit(Progress(stage="Starting engines", total=self.n))
         if self._starting is not None:
             self._starting.join()
         if self._start_error is not None:
@@ -311,15 +327,14 @@ class Cluster:
         with self._using_engines:
             deadline = Deadline(self.timeout, self._cancelled)
             engines = self._prepare(deadline)
-            for engine in engines:
-                while not engine.loading.ready():
-                    if ending := engine.process.ending():
-                        raise ClusterError(
-                            f"engine {engine.id} on {engine.host} {ending} while it loaded "
-                            f"TensorFlow; start the run again"
-                        )
-                    deadline.pause(f"TensorFlow to load in engine {engine.id} on {engine.host}")
-                _check_loaded(engine)
+            loaded = -1
+            while loaded < len(engines):
+                before, loaded = loaded, sum(engine.loading.ready() for engine in engines)
+                if loaded != before and (before, loaded) != (-1, len(engines)):
+                    emit(Progress(stage="Loading TensorFlow", done=loaded, total=self.n))
+                for engine in engines:
+                    _check_loading(engine)
+                deadline.pause(f"TensorFlow to load in {len(engines)} engines")
         return engines
 
     def _stop_run(self, grace: float) -> None:
@@ -329,15 +344,6 @@ class Cluster:
             while time.monotonic() < deadline and not self._supervision.wait(0.1):
                 pass  # short waits, so that a second Ctrl-C is heard
 
-    def _close(self) -> None:
-        self._source.close()
-        if self._client is not None:
-            self._client.close(linger=0)
-        self._client = None
-        self._engines = []
-        self._starting = None
-        _open_clusters.discard(self)
-
 
 _open_clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
 
@@ -346,18 +352,23 @@ _open_clusters: weakref.WeakSet[Cluster] = weakref.WeakSet()
 def _stop_open_clusters() -> None:
     """End what the interpreter's end would leave behind."""
     for cluster in list(_open_clusters):
-        if cluster._owner == os.getpid() and not cluster._keep_alive:
+        if cluster._owner == os.getpid():
             cluster.stop()
 
 
-def _check_loaded(engine: Engine) -> None:
+def _check_loading(engine: Engine) -> None:
+    """Raise if an engine has died or failed while it loaded its libraries."""
+    where = f"engine {engine.id} on {engine.host}"
+    if ending := engine.process.ending():
+        raise ClusterError(f"{where} {ending} while it loaded TensorFlow; start the run again")
+    if not engine.loading.ready():
+        return
     try:
         engine.loading.get(timeout=0)
     except Exception as error:
         engine.loading = None
         raise ClusterError(
-            f"engine {engine.id} on {engine.host} cannot load its libraries: "
-            f"{' '.join(str(error).split())}"
+            f"{where} cannot load its libraries: {' '.join(str(error).split())}"
         ) from None
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
+
 from bertkit.cluster.rank import EngineDescription
 from bertkit.errors import ClusterError
 
@@ -187,7 +189,11 @@ class RegisteredProcess:
     """
 
     def __init__(self, client: Any, id: int, description: EngineDescription) -> None:
-        self._client, self._id, self._description = client, id, description
+        self._client, self._id = client, id
+        self._process: psutil.Process | None = None
+        if description["host"] == platform.node():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._process = psutil.Process(description["pid"])
 
     def ending(self) -> str | None:
         """See `EngineProcess`."""
@@ -195,12 +201,10 @@ class RegisteredProcess:
 
     def kill(self) -> None:
         """See `EngineProcess`."""
-        if self.ending() is not None:
-            return
-        if self._description["host"] == platform.node():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self._description["pid"], signal.SIGKILL)
-        else:
+        if self._process is not None:
+            with contextlib.suppress(psutil.Error):
+                self._process.kill()
+        elif self.ending() is None:
             self._client.send_signal(signal.SIGKILL, targets=self._id, block=False)
 
     def mark_log(self) -> None:

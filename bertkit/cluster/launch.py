@@ -113,6 +113,8 @@ class LocalEngines:
 
     def close(self) -> None:
         """See `EngineSource`."""
+        if self._client is not None:
+            self._client.close(linger=0)
         for engine in filter(None, self._processes):
             engine.kill()  # it holds nothing between runs, and Python would tidy up for seconds
         if self._controller:
@@ -123,7 +125,7 @@ class LocalEngines:
             child.wait(TERMINATE_SECONDS)
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._controller = self._folder = None
+        self._client = self._controller = self._folder = None
         self._processes = [None] * len(self._shares)
         self._engines = [None] * len(self._shares)
 
@@ -154,6 +156,7 @@ class LocalEngines:
             **os.environ,
             **share.environment,
             "IPYTHONDIR": str(folder),
+            "TMPDIR": str(folder),  # TensorFlow leaves files of traced functions there
             "PYTHONUNBUFFERED": "1",  # a log must be whole when its process is killed
             **self._environment,
         }
@@ -165,7 +168,10 @@ class LocalEngines:
             try:
                 info = json.loads(path.read_text(encoding="utf-8"))
                 return ipyparallel.Client(
-                    info, profile_dir=str(self._profile_folder), timeout=deadline.left
+                    info,
+                    ipython_dir=str(self._profile_folder.parent),
+                    profile_dir=str(self._profile_folder),
+                    timeout=deadline.left,
                 )
             except (FileNotFoundError, ValueError):
                 self._check(self._controller, "the controller")

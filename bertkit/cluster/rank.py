@@ -80,12 +80,12 @@ def bind(cpus: list[int], environment: dict[str, str]) -> None:
 
 def load_libraries(train: str, size: int) -> None:
     """Import what a run needs, so that its first step does not wait for it."""
+    _function(train)
     import tensorflow as tf
 
     if size > 1:
         import horovod.tensorflow  # noqa: F401
     tf.constant(0)  # starts TensorFlow's threads
-    _function(train)
 
 
 def run_rank(task: RankTask) -> RankReport:

@@ -8,7 +8,6 @@ appends a `Failed` event that names the rank at fault.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 import traceback
@@ -21,7 +20,7 @@ from bertkit.cluster.engine import Engine
 from bertkit.cluster.rank import RankReport, RankTask, run_rank
 from bertkit.cluster.rendezvous import Rendezvous
 from bertkit.errors import BertkitError, RunError
-from bertkit.events import EventLog, Failed, Finished, read
+from bertkit.events import Emit, Event, EventLog, Failed, Finished, read
 from bertkit.run import CHECKPOINTS_FOLDER
 
 POLL_SECONDS = 0.1
@@ -66,7 +65,8 @@ class Supervision:
 
     Args:
         folder: The run's folder.
-        engines: Gives the engines, replacing lost ones; it may take its time, and raise.
+        engines: Gives the engines, replacing lost ones; it may take its time, tell of its
+            progress, and raise.
         train: What every rank calls, as ``"module:function"``.
         resume: Whether the run goes on from its newest checkpoint.
         interface: Network interface of the ranks; by default the loopback interface.
@@ -75,14 +75,13 @@ class Supervision:
     def __init__(
         self,
         folder: Path,
-        engines: Callable[[], list[Engine]],
+        engines: Callable[[Emit], list[Engine]],
         *,
         train: str,
         resume: bool,
         interface: str | None,
     ) -> None:
         self._folder = folder
-        self._get_engines = engines
         self._train = train
         self._resume = resume
         self._interface = interface
@@ -90,7 +89,8 @@ class Supervision:
         self._ranks: list[_Rank] = []
         self._cancelled = threading.Event()
         self._over = threading.Event()
-        threading.Thread(target=self._run, name="bertkit-run", daemon=True).start()
+        # Handed over, not kept: the handle of a run that is over must not hold its cluster.
+        threading.Thread(target=self._run, args=(engines,), name="bertkit-run", daemon=True).start()
 
     @property
     def over(self) -> bool:
@@ -105,9 +105,9 @@ class Supervision:
         """End the ranks at once, engines included."""
         self._cancelled.set()
 
-    def _run(self) -> None:
+    def _run(self, get_engines: Callable[[Emit], list[Engine]]) -> None:
         try:
-            engines = self._get_engines()
+            engines = get_engines(self._write)
             with Rendezvous([engine.host for engine in engines], self._interface) as rendezvous:
                 self._submit(engines, rendezvous)
                 self._watch()
@@ -177,7 +177,10 @@ class Supervision:
         )
 
     def _fault(self) -> _Rank | None:
+        """The rank the others went down with."""
         at_fault = [rank for rank in self._ranks if rank.at_fault]
+        if not at_fault and not self._cancelled.is_set():  # then whoever had to be killed
+            at_fault = [rank for rank in self._ranks if rank.killed]
         # An engine's death first: it can make other ranks fail in ways that look like their own.
         return min(at_fault, key=lambda rank: rank.died is None, default=None)
 
@@ -189,7 +192,8 @@ class Supervision:
         where = f"rank {rank.number} on {rank.engine.host}"
         if rank.report:
             return f"{where}: {rank.report['message']}"
-        return f"{where} (engine {rank.engine.id}, process {rank.engine.pid}) {rank.died}"
+        ending = rank.died or "did not answer any more and was ended"
+        return f"{where} (engine {rank.engine.id}, process {rank.engine.pid}) {ending}"
 
     def _advice(self) -> str:
         checkpoints = self._folder / CHECKPOINTS_FOLDER
@@ -207,13 +211,13 @@ class Supervision:
             parts.append(f"rank {rank.number} on {rank.engine.host}: {outcome}{killed}\n{said}")
         return "\n".join(parts)
 
-    def _write(self, failed: Failed) -> None:
-        """Append the run's last event, once whoever wrote before has let go of the file."""
+    def _write(self, event: Event) -> None:
+        """Append an event when no rank writes, once whoever did has let go of the file."""
         deadline = time.monotonic() + LOG_SECONDS
         while True:
             try:
                 with EventLog(self._folder) as log:
-                    log(failed)
+                    log(event)
                 return
             except RunError:
                 if time.monotonic() > deadline:
@@ -250,4 +254,4 @@ def _report_of(rank: _Rank) -> RankReport | None:
 
 def _with_notes(error: BaseException) -> str:
     notes = getattr(error, "__notes__", [])
-    return "\n".join([str(error), *notes, f"client process {os.getpid()}"])
+    return "\n".join(notes)

@@ -214,7 +214,7 @@ def is_loss_of_a_rank(error: BaseException | None) -> bool:
         error: An exception that came out of a collective, or was caused by one that did.
     """
     while error is not None:
-        if isinstance(error, tf.errors.OpError) and "orovod" in str(error):
+        if isinstance(error, tf.errors.OpError) and "Horovod has been shut down" in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False
