@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bertkit.config import Config
+from tests import tiny
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
@@ -28,3 +31,29 @@ def vocab_file() -> Path:
     if found is None or found.origin is None:
         pytest.skip("the packaged model bertkit-minilm is not installed")
     return Path(found.origin).parent / "vocab.txt"
+
+
+@pytest.fixture(scope="module")
+def cache_of_our_own(tmp_path_factory):
+    """Features are kept away from the user's cache; subprocesses inherit this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """An encoder of 2 layers, 32 wide, in Hugging Face's layout."""
+    return tiny.write_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_squad(tmp_path_factory) -> Path:
+    """800 training and 40 validation questions that the tiny model can learn."""
+    return tiny.write_questions(tmp_path_factory.mktemp("tiny") / "squad", train=800)
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_model, tiny_squad) -> Config:
+    """A run of 200 steps that crosses an F1 of 90 after some 120 of them."""
+    return Config(**tiny.settings(tiny_model, tiny_squad))

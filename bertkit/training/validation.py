@@ -22,8 +22,6 @@ from bertkit.squad.spans import Prediction, best_answers
 from bertkit.training.inputs import features
 from bertkit.training.world import World
 
-MOST_TOKENS = 512  # of any BERT's feature
-
 Progressed = Callable[[int, int], None]
 
 
@@ -54,6 +52,7 @@ class Forward:
             return model.logits(input_ids, segment_ids, lengths, precision=precision)
 
         self._logits = tf.function(logits, input_signature=_SIGNATURE)
+        self._longest = model.architecture.max_position_embeddings
 
     def __call__(
         self, made: Features, on_progress: Progressed | None = None
@@ -62,7 +61,7 @@ class Forward:
         starts: list[Any] = [None] * len(made.lengths)
         ends: list[Any] = [None] * len(made.lengths)
         done = 0
-        for micro_batch in evaluation_batches(made.lengths, max_seq_length=MOST_TOKENS):
+        for micro_batch in evaluation_batches(made.lengths, max_seq_length=self._longest):
             arrays = assemble(made, micro_batch, global_batch_examples=1)
             values = self._logits(arrays.input_ids, arrays.segment_ids, arrays.lengths).numpy()
             for row, index in enumerate(micro_batch.indices):
