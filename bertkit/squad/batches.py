@@ -20,7 +20,7 @@ from bertkit.squad.features import Features, Ints, Longs
 
 PADDING = -1  # index of a padding example
 POOL = 50  # batches that are sorted together where batches are drawn by length
-PASS_COST = 192  # tokens; what one more pass costs by itself, whatever is in it
+PASS_COST = 192  # tokens that could be passed through in the time one more pass takes by itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +73,8 @@ class BatchPlan:
         group_by_length: Draw batches of like length, by sorting pools of 50 batches.
         pad_to_max_length: Pad every example to ``max_seq_length``.
         max_seq_length: Longest feature; no bucket is longer.
+        pass_cost: What one more pass costs by itself, in tokens: less gives more, smaller passes
+            with less padding.
 
     Raises:
         ValueError: If there are no features, or one is longer than ``max_seq_length``.
@@ -95,6 +97,7 @@ class BatchPlan:
         group_by_length: bool = False,
         pad_to_max_length: bool = False,
         max_seq_length: int = 384,
+        pass_cost: int = PASS_COST,
     ) -> None:
         self.lengths = np.asarray(lengths, np.int64)
         if not len(self.lengths) or self.lengths.max() > max_seq_length:
@@ -108,6 +111,7 @@ class BatchPlan:
         self.group_by_length = group_by_length
         self._buckets = (max_seq_length,) if pad_to_max_length else length_buckets(max_seq_length)
         self._tokens = micro_batch_tokens
+        self._pass_cost = pass_cost
         self._order: tuple[int, Longs] | None = None
 
     @property
@@ -182,7 +186,7 @@ class BatchPlan:
     def _cut(self, dealt: Longs) -> tuple[tuple[int, int, int], ...]:
         longest = self.lengths[dealt[:, 0]]  # of each row, the first rank has the longest
         buckets = tuple(_bucket(int(length), self._buckets) for length in longest)
-        return _cheapest_cut(buckets, self._tokens)
+        return _cheapest_cut(buckets, self._tokens, self._pass_cost)
 
 
 def length_buckets(max_seq_length: int) -> tuple[int, ...]:
@@ -266,7 +270,9 @@ def _padded(indices: Longs, rows: int) -> Longs:
 
 
 @lru_cache(maxsize=64)
-def _cheapest_cut(buckets: tuple[int, ...], tokens: int) -> tuple[tuple[int, int, int], ...]:
+def _cheapest_cut(
+    buckets: tuple[int, ...], tokens: int, pass_cost: int
+) -> tuple[tuple[int, int, int], ...]:
     """Cut rows, sorted from long to short, into passes with the least work.
 
     A few long passes pad too much, many short ones cost each by themselves; the cheapest cut is
@@ -275,6 +281,7 @@ def _cheapest_cut(buckets: tuple[int, ...], tokens: int) -> tuple[tuple[int, int
     Args:
         buckets: Bucket of each row.
         tokens: Most tokens of one pass.
+        pass_cost: What a pass costs by itself, in tokens.
 
     Returns:
         First row, number of rows (some may lie beyond the end) and length of each pass.
@@ -285,7 +292,7 @@ def _cheapest_cut(buckets: tuple[int, ...], tokens: int) -> tuple[tuple[int, int
     for first in range(end - 1, -1, -1):
         length = buckets[first]
         cost[first], taken[first] = min(
-            (PASS_COST + rows * length + cost[min(first + rows, end)], -rows)
+            (pass_cost + rows * length + cost[min(first + rows, end)], -rows)
             for rows in _row_counts(end - first, length, tokens)
         )
     cuts = []

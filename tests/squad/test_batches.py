@@ -112,6 +112,19 @@ def test_buckets_save_most_padding():
     assert share(group_by_length=True, ranks=2) < 0.15
 
 
+def test_a_dearer_pass_makes_fewer_of_them():
+    def passes_and_padding(pass_cost):
+        made = plan(batch_size=64, pass_cost=pass_cost)
+        steps = range(made.steps_per_epoch)
+        passes = sum(len(made.micro_batches(step, 0)) for step in steps)
+        return passes, np.mean([made.padding_share(step) for step in steps])
+
+    many, little = passes_and_padding(0)
+    few, much = passes_and_padding(10_000)
+    assert few < many
+    assert little < much
+
+
 def test_shapes_are_few():
     assert len(plan(batch_size=512, ranks=2).shapes()) < 80
     used = {
