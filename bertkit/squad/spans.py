@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import combining
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -356,13 +357,20 @@ def _n_best(
             waiting = None
             if len(found) >= n_best_size:
                 break
-        start, end = spans.start_char[i], spans.end_char[i]
+        start, end = spans.start_char[i], _with_accents(context, spans.end_char[i])
         text = context[start:end]
         if text and text not in found:
             found[text] = (start, end, spans.start_logit[i], spans.end_logit[i])
     if waiting:
         found[""] = (NO_CHARACTER, NO_CHARACTER, *waiting)
     return _NBest(_with_probabilities(found), sum(null) if null else 0.0)
+
+
+def _with_accents(context: str, end: int) -> int:
+    """The end of an answer, moved behind accents that are characters of their own."""
+    while end < len(context) and context[end] > "\u02ff" and combining(context[end]):
+        end += 1
+    return end
 
 
 def _with_probabilities(

@@ -228,13 +228,19 @@ class PublishedRules:
             and start <= end < start + max_answer_length
         )
 
-    def text(self, answer: Answer, feature: Feature) -> tuple[str, bool]:
-        """The answer's text, and whether it had to be all of its words."""
+    def text(
+        self, answer: Answer, feature: Feature, *, as_transformers: bool = False
+    ) -> tuple[str, bool]:
+        """The answer's text, and whether it had to be all of its words.
+
+        `transformers` leaves the mark of an answer that begins inside a word, "##", where it is.
+        """
         context_index = self.dataset.questions[feature.question].context_index
         first, last = feature.word_of_token[answer.start], feature.word_of_token[answer.end]
         words = " ".join(self.paragraph(context_index).words[first : last + 1])
         pieces = " ".join(feature.tokens[answer.start : answer.end + 1])
-        spelled = " ".join(pieces.replace(" ##", "").replace("##", "").split())
+        joined = pieces.replace(" ##", "")
+        spelled = " ".join((joined if as_transformers else joined.replace("##", "")).split())
         text = self._in_words(spelled, words)
         return (words, True) if text is None else (text, False)
 

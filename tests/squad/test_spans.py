@@ -60,6 +60,19 @@ def test_text_is_that_of_the_paragraph(features):
     assert DATASET.contexts[0][found.start_char : found.end_char] == found.text
 
 
+def test_text_holds_the_accents_of_its_last_letter(vocab_file):
+    asked = Dataset.single("a cafe\u0301 in Hanoi", "where")
+    made = make_features(
+        asked, load_tokenizer(vocab_file, lowercase=True),
+        max_seq_length=32, doc_stride=8, max_query_length=8, training=False,
+    )  # fmt: skip
+    logits = np.zeros(len(made.input_ids), np.float32)
+    logits[4] = 5  # [CLS] where [SEP] a cafe in hanoi [SEP]
+    found = best_answers(made, asked, [logits], [logits], max_answer_length=5, version_2=False)
+    assert found["question"].text == "cafe\u0301"
+    assert found["question"].end_char == 7
+
+
 def test_impossible_spans_are_no_answers(features):
     starts, ends = flat(features), flat(features)
     starts[0][:3] = 9  # [CLS] who [SEP]
