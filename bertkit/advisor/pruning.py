@@ -1,0 +1,197 @@
+"""Stopping trials that cannot win, by their curves.
+
+A curve is one metric, such as F1, over the seconds trained; where the search is for the fastest
+model that is good enough, seconds are what trials must be compared along: a large batch takes
+fewer steps, but longer ones. Both rules look at the best value so far, so one bad validation does
+not end a trial.
+
+Each rule is chosen by one word: ``"median"``, ``"halving"``, or ``"off"``.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from bertkit.advisor.goals import Goals
+from bertkit.advisor.trial import CurvePoint, State, Trial
+from bertkit.errors import AdvisorError
+
+Curve = Sequence[CurvePoint]
+
+TIME_METRIC = "training_time"
+"""Seconds trained: the one metric that a curve's own time says something about."""
+
+
+class Pruner(Protocol):
+    """Says whether a trial should be stopped, and why."""
+
+    def verdict(self, curve: Curve, trials: Sequence[Trial], goals: Goals) -> str | None:
+        """Look at the newest point of a running trial.
+
+        Args:
+            curve: The trial's curve so far, oldest point first, of the last metric of the goals.
+            trials: All other trials.
+            goals: What is wanted.
+
+        Returns:
+            Why it should be stopped, in one sentence, or ``None`` to let it go on.
+        """
+
+
+class NeverPruner:
+    """Lets every trial go on: the word ``"off"``."""
+
+    def verdict(self, curve: Curve, trials: Sequence[Trial], goals: Goals) -> str | None:
+        """See `Pruner`."""
+        del curve, trials, goals
+        return None
+
+
+@dataclass(frozen=True)
+class MedianPruner:
+    """Stops a trial whose best value is worse than the median of the others' after as long.
+
+    Others that have ended by then count with their best value. Where the search is for the
+    fastest trial that meets every threshold, one that has trained longer than the fastest so far
+    is stopped too.
+
+    Args:
+        startup: Trials that must have finished before any is stopped.
+        grace: Share of the fastest finished trial's time in which no trial is stopped.
+
+    Source: Golovin et al., "Google Vizier: a service for black-box optimization" (2017), 3.2.2.
+    """
+
+    startup: int = 4
+    grace: float = 0.3
+
+    def verdict(self, curve: Curve, trials: Sequence[Trial], goals: Goals) -> str | None:
+        """See `Pruner`."""
+        others = [t for t in trials if t.state is State.FINISHED and t.curve]
+        if len(others) < self.startup or not curve:
+            return None
+        too_slow = _too_slow(curve, others, goals)
+        now = curve[-1].seconds
+        if too_slow or now < self.grace * min(t.curve[-1].seconds for t in others):
+            return too_slow
+        sign = _sign(goals)
+        reached = [best_cost(t.curve, now, sign) for t in others]
+        own, median = best_cost(curve, now, sign), float(np.median(reached))
+        if own <= median:
+            return None
+        name = goals.metrics[-1].name
+        return (
+            f"after {now:.0f} s its best {name} was {abs(own):.2f}; half of the finished trials "
+            f"had reached {abs(median):.2f} by then"
+        )
+
+
+@dataclass(frozen=True)
+class HalvingPruner:
+    """Asynchronous successive halving: only the best part of the trials passes each rung.
+
+    Args:
+        factor: Each rung is so many times as late as the one before, and one trial in so many
+            passes it.
+        first: Time of the first rung as a share of the fastest finished trial's.
+        startup: Trials that must have finished before any is stopped.
+
+    Source: Li et al., "A system for massively parallel hyperparameter tuning" (2020).
+    """
+
+    factor: float = 3.0
+    first: float = 0.3
+    startup: int = 2
+
+    def verdict(self, curve: Curve, trials: Sequence[Trial], goals: Goals) -> str | None:
+        """See `Pruner`."""
+        finished = [t for t in trials if t.state is State.FINISHED and t.curve]
+        if len(finished) < self.startup or not curve:
+            return None
+        begin = self.first * min(t.curve[-1].seconds for t in finished)
+        too_slow = _too_slow(curve, finished, goals)
+        if too_slow or not _passes_rung(curve, begin, self.factor):
+            return too_slow
+        sign, now = _sign(goals), curve[-1].seconds
+        # All that have come so far count, however they ended; who finished before, counts too.
+        rivals = [
+            t.curve
+            for t in trials
+            if t.curve and (t.state is State.FINISHED or t.curve[-1].seconds >= now)
+        ]
+        reached = sorted(best_cost(c, now, sign) for c in rivals)
+        passing = max(1, math.ceil((len(reached) + 1) / self.factor))
+        own = best_cost(curve, now, sign)
+        if bisect.bisect_left(reached, own) < passing:
+            return None
+        name = goals.metrics[-1].name
+        return (
+            f"after {now:.0f} s its best {name} was {abs(own):.2f}; only the best {passing} of "
+            f"{len(reached) + 1} trials go on from there"
+        )
+
+
+PRUNERS: Mapping[str, type[NeverPruner] | type[MedianPruner] | type[HalvingPruner]] = {
+    "median": MedianPruner,
+    "halving": HalvingPruner,
+    "off": NeverPruner,
+}
+
+
+def pruner(word: str) -> Pruner:
+    """The rule that goes by one word.
+
+    Raises:
+        AdvisorError: If there is no such rule.
+    """
+    if word not in PRUNERS:
+        raise AdvisorError(f"pruning is {word!r}; expected one of {', '.join(PRUNERS)}")
+    return PRUNERS[word]()
+
+
+def best_cost(curve: Curve, seconds: float, sign: float = -1.0) -> float:
+    """The best value of a curve by some time, turned so that less is better.
+
+    Args:
+        curve: Oldest point first.
+        seconds: Points after this time do not count.
+        sign: 1 where less is better, -1 where more is.
+
+    Returns:
+        Infinity if the curve has no point by then.
+    """
+    return min((sign * p.value for p in curve if p.seconds <= seconds), default=math.inf)
+
+
+def _sign(goals: Goals) -> float:
+    return goals.metrics[-1].sign
+
+
+def _passes_rung(curve: Curve, begin: float, factor: float) -> bool:
+    """Whether the newest point is the first one after a rung."""
+    now, before = curve[-1].seconds, curve[-2].seconds if len(curve) > 1 else 0.0
+    if now < begin or begin <= 0:
+        return False
+    newest: float = begin * factor ** math.floor(math.log(now / begin, factor) + 1e-9)
+    return before < newest
+
+
+def _too_slow(curve: Curve, finished: Sequence[Trial], goals: Goals) -> str | None:
+    """Time only grows: who is behind the best trial already cannot become the fastest."""
+    first = goals.metrics[0]
+    if first.name != TIME_METRIC or first.sign < 0 or len(goals.metrics) < 2:
+        return None
+    times = [t.metrics[first.name] for t in finished if goals.meets(t.metrics)]
+    now = curve[-1].seconds
+    if not times or now <= min(times):
+        return None
+    return (
+        f"after {now:.0f} s it was still training; the fastest trial that reaches every threshold "
+        f"took {min(times):.0f} s"
+    )

@@ -1,0 +1,235 @@
+"""Intel's Smart Democratization Advisor as it was published, over bertkit's own search.
+
+Example:
+    >>> from bertkit import SDA                                          # doctest: +SKIP
+    >>> settings = dict()                                                # doctest: +SKIP
+    >>> settings["data_path"] = "sample"                                 # doctest: +SKIP
+    >>> settings["enable_sigopt"] = True                                 # doctest: +SKIP
+    >>> sda = SDA(model="BERT", settings=settings)                       # doctest: +SKIP
+    >>> sda.launch()                                                     # doctest: +SKIP
+    >>> sda.snapshot().explain()                                         # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bertkit.advisor.command_runner import CommandRunner
+from bertkit.advisor.experiment import OBSERVATION_BUDGET, Experiment, OnTrial
+from bertkit.advisor.goals import Goals
+from bertkit.advisor.hydro_model import HydroModel
+from bertkit.advisor.published_settings import Launch, read_settings
+from bertkit.advisor.registered import Registered, read_registration
+from bertkit.advisor.space import RANKS
+from bertkit.advisor.trial import Assignment, CurvePoint, Origin, Outcome, Runner, State, Trial
+from bertkit.advisor.trial_runner import TrainingRunner, TrainsRuns
+from bertkit.errors import AdvisorError
+
+log = logging.getLogger("bertkit.advisor")
+
+BERT = "bert"
+STORE_FILE = "advisor.db"
+LATEST_FILE = "latest_hydro_model"
+
+Metrics = list[dict[str, Any]]
+
+
+class SDA:
+    """Trains a model with good hyperparameters, or searches for better ones.
+
+    Args:
+        model: ``"BERT"``, or any name for what is registered.
+        settings: Published settings by name; `bertkit.advisor.published_settings` lists them.
+        hydro_model: Of an earlier launch, to start again from: its search goes on, or its
+            parameters are used.
+        clusters: Started clusters to train on; by default one is started, and stopped after.
+        on_trial: Called with every trial that has ended.
+
+    Raises:
+        AdvisorError: If a setting is not known or cannot be used; the message names its key.
+        ConfigError: If a setting does not fit its configuration field.
+    """
+
+    def __init__(
+        self,
+        model: str = "custom_registered",
+        settings: Mapping[str, Any] | None = None,
+        hydro_model: HydroModel | None = None,
+        *,
+        clusters: Sequence[TrainsRuns] | None = None,
+        on_trial: OnTrial | None = None,
+    ) -> None:
+        self.model = model
+        self.settings = dict(settings or {})
+        self._hydro_model = hydro_model or HydroModel(model_type=model, settings=self.settings)
+        self._clusters, self._on_trial = clusters, on_trial
+        self._registered: Registered | None = None
+        self._launch = read_settings(model, self.settings)
+
+    def register(self, info: Mapping[str, Any]) -> None:
+        """Search the space of a command of one's own.
+
+        Args:
+            info: See `bertkit.advisor.registered.read_registration`.
+
+        Raises:
+            AdvisorError: If a key is not known, or one is missing.
+        """
+        self._registered = read_registration(info)
+
+    def launch(self) -> tuple[str, Metrics]:
+        """Train once, or search where ``enable_sigopt`` is on.
+
+        Returns:
+            The folder of the best model, and its metrics, each with ``name`` and ``value``.
+
+        Raises:
+            AdvisorError: If nothing is registered for a model other than BERT, or every trial
+                failed.
+        """
+        if self.model.lower() != BERT and self._registered is None:
+            raise AdvisorError(
+                f"model is {self.model!r}; expected 'BERT', or call register() with a command of "
+                "your own before launch()"
+            )
+        if self._launch.search:
+            self._search()
+        else:
+            self._train_once()
+        self._launch.save_path.mkdir(parents=True, exist_ok=True)
+        self._hydro_model.save_to_path(self._launch.save_path / LATEST_FILE)
+        return self._hydro_model.model, [dict(m) for m in self._hydro_model.metrics]
+
+    def snapshot(self) -> HydroModel:
+        """The best model so far."""
+        return self._hydro_model
+
+    # Inside ------------------------------------------------------------------------------------
+
+    def _search(self) -> None:
+        with self._experiment() as experiment:
+            log.info("experiment %d in %s", experiment.id, experiment.store.path)
+            # A folder an experiment: a new search must not take an old one's runs for its own.
+            folder = self._launch.save_path / "runs" / f"experiment-{experiment.id}"
+            with self._runner(folder) as (runner, parallel):
+                best = experiment.run(
+                    runner,
+                    observation_budget=self._budget,
+                    time_budget=self._launch.time_budget,
+                    parallel=parallel,
+                    on_trial=self._on_trial,
+                )
+            if best is None:
+                raise AdvisorError(
+                    f"no trial of experiment {experiment.id} has finished; its trials say why"
+                )
+            self._keep(best.artifact, best.metrics, best.parameters, experiment)
+
+    def _train_once(self) -> None:
+        parameters: Assignment = self._hydro_model.model_parameters
+        if self._registered is not None:
+            parameters = parameters or self._registered.parameters
+        trial = Trial(number=1, parameters=parameters, state=State.RUNNING, origin=Origin.DEFAULT)
+        folder = self._launch.save_path / "runs" / time.strftime("%Y%m%d-%H%M%S")
+        with self._runner(folder) as (runner, _):
+            outcome = runner(trial, _go_on)
+        if not isinstance(outcome, Outcome):
+            outcome = Outcome(metrics=outcome)
+        values = self._goals.check(outcome.metrics)
+        self._keep(outcome.artifact, {**outcome.metrics, **values}, parameters, None)
+
+    def _keep(
+        self,
+        artifact: str | None,
+        metrics: Mapping[str, float],
+        parameters: Assignment,
+        experiment: Experiment | None,
+    ) -> None:
+        self._hydro_model = HydroModel(
+            model_type=self.model,
+            model=artifact or "",
+            metrics=[{"name": name, "value": value} for name, value in metrics.items()],
+            experiment_id=experiment.id if experiment else None,
+            store=str(experiment.store.path) if experiment else None,
+            model_parameters=dict(parameters),
+            settings=self.settings,
+        )
+
+    def _experiment(self) -> Experiment:
+        """The search of the HydroModel it started from, or a new one."""
+        known, launch, registered = self._hydro_model, self._launch, self._registered
+        if known.experiment_id is not None and known.store is not None:
+            return Experiment.resume(known.store, known.experiment_id)
+        own = {RANKS: launch.ranks, **launch.config.to_dict()}
+        return Experiment.create(
+            launch.save_path / STORE_FILE,
+            registered.experiment if registered else launch.experiment,
+            space=registered.space if registered else launch.space,
+            goals=self._goals,
+            observation_budget=self._budget,
+            pruning=launch.pruning,
+            defaults=registered.parameters if registered else own,
+            seed=launch.config.seed,
+        )
+
+    @property
+    def _goals(self) -> Goals:
+        return self._registered.goals if self._registered else self._launch.goals
+
+    @property
+    def _budget(self) -> int:
+        if "observation_budget" not in self.settings and self._registered is not None:
+            return self._registered.observation_budget or OBSERVATION_BUDGET
+        return self._launch.observation_budget
+
+    @contextmanager
+    def _runner(self, folder: Path) -> Iterator[tuple[Runner, int]]:
+        """What runs trials, with all they leave in ``folder``, and how many it can run at once."""
+        launch, registered = self._launch, self._registered
+        if registered is not None:
+            yield (
+                CommandRunner(
+                    registered.command,
+                    folder,
+                    registered.result_file,
+                    registered.goals.names,
+                    registered.switches,
+                ),
+                1,
+            )
+            return
+        config = launch.config.replace(output=str(folder))
+        if self._clusters is not None:
+            alike = len({cluster.n for cluster in self._clusters}) == 1
+            parallel = len(self._clusters) if alike else 1
+            yield TrainingRunner(config, self._clusters), parallel
+            return
+        with _own_clusters(launch) as clusters:
+            yield TrainingRunner(config, clusters), 1
+
+
+def _go_on(_: CurvePoint) -> bool:
+    return True
+
+
+@contextmanager
+def _own_clusters(launch: Launch) -> Iterator[list[TrainsRuns]]:
+    """A cluster for every number of ranks that trials may want."""
+    from bertkit.cluster import Cluster  # loads ipyparallel, which looking at a search needs not
+
+    parameter = next((p for p in launch.space.parameters if p.name == RANKS), None)
+    numbers = [int(v or 1) for v in parameter.values] if parameter else [launch.ranks]
+    if launch.search is False:
+        numbers = [launch.ranks]
+    start: Callable[[int], Any] = lambda n: Cluster(n=n).start(wait=False)  # noqa: E731
+    clusters = [start(n) for n in numbers]
+    try:
+        yield clusters
+    finally:
+        for cluster in clusters:
+            cluster.stop()

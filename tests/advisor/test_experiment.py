@@ -1,0 +1,279 @@
+"""The loop of ask, run and tell; by one process and by two."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+
+import pytest
+
+from bertkit.advisor.experiment import MOST_FAILURES, Experiment
+from bertkit.advisor.goals import Goals
+from bertkit.advisor.space import fingerprint
+from bertkit.advisor.tables import BudgetSpentError, DuplicateTrialError
+from bertkit.advisor.trial import CurvePoint, Origin, Outcome, State
+from bertkit.errors import AdvisorError
+from tests.advisor.conftest import SPACE, objective
+
+fork = multiprocessing.get_context("fork")
+
+
+@pytest.mark.parametrize("sampler", ["random", "parego"])
+@pytest.mark.parametrize("pruning", ["median", "halving", "off"])
+def test_every_sampler_and_rule_runs_to_the_budget(new_experiment, sampler, pruning):
+    experiment = new_experiment(sampler=sampler, pruning=pruning, observation_budget=9)
+    seen = []
+    best = experiment.run(objective, on_trial=seen.append)
+    assert [t.number for t in seen] == list(range(1, 10))
+    assert all(t.metrics == objective(t) for t in experiment.finished)
+    assert best == experiment.best
+    assert best in experiment.pareto
+    assert len({fingerprint(t.parameters) for t in experiment.trials}) == 9
+
+
+def test_the_seed_fixes_the_whole_search(store_path):
+    def search(seed):
+        with Experiment.create(store_path, "x", space=SPACE, seed=seed) as experiment:
+            experiment.run(objective, observation_budget=8)
+            return [dict(t.parameters) for t in experiment.trials]
+
+    assert search(1) == search(1) != search(2)
+
+
+def test_the_default_settings_come_first(new_experiment):
+    experiment = new_experiment(defaults={"learning_rate": 1e-4, "batch_size": 32, "dropout": 0.1})
+    trial = experiment.ask()
+    assert trial.parameters == {"learning_rate": 1e-4, "batch_size": 24}
+    assert trial.origin is Origin.DEFAULT
+    assert experiment.ask().origin is Origin.RANDOM
+
+
+def test_ask_stops_at_the_budget_and_goes_on_with_a_larger_one(new_experiment):
+    experiment = new_experiment(observation_budget=2)
+    experiment.run(objective)
+    with pytest.raises(BudgetSpentError):
+        experiment.ask()
+    experiment.run(objective, observation_budget=3)
+    assert len(experiment.trials) == 3
+    assert Experiment.resume(experiment.store, experiment.id).settings["observation_budget"] == 3
+
+
+def test_no_trial_begins_after_the_time_budget(new_experiment):
+    experiment = new_experiment()
+
+    def slow(trial, report):
+        time.sleep(0.05)
+        return objective(trial)
+
+    experiment.run(slow, time_budget=0.12)
+    assert 1 <= len(experiment.trials) <= 4
+    assert all(t.state is State.FINISHED for t in experiment.trials)
+
+
+def test_a_small_space_ends_the_search(store_path):
+    with Experiment.create(store_path, "x", space={"batch_size": [1, 2, 3]}) as experiment:
+        experiment.run(lambda trial, report: {"training_time": 1.0, "f1": 1.0})
+        assert len(experiment.trials) == 3
+
+
+def test_a_failed_trial_is_told_as_such_and_the_search_goes_on(new_experiment):
+    experiment = new_experiment(observation_budget=6)
+
+    def fragile(trial, report):
+        if trial.number % 2:
+            raise ValueError("out of memory")
+        return objective(trial)
+
+    experiment.run(fragile)
+    failed = [t for t in experiment.trials if t.state is State.FAILED]
+    assert [t.number for t in failed] == [1, 3, 5]
+    assert failed[0].message == "ValueError: out of memory"
+    assert len(experiment.finished) == 3
+
+
+def test_a_metric_that_is_missing_or_not_a_number_fails_the_trial_by_name(new_experiment):
+    experiment = new_experiment(observation_budget=2)
+    outcomes = [{"training_time": 1.0}, {"training_time": 1.0, "f1": float("nan")}]
+    experiment.run(lambda trial, report: outcomes[trial.number - 1])
+    assert all("'f1'" in t.message for t in experiment.trials)
+
+
+def test_failure_after_failure_ends_the_search_with_its_reason(new_experiment):
+    experiment = new_experiment()
+
+    def broken(trial, report):
+        raise OSError("no data")
+
+    with pytest.raises(AdvisorError, match="3 trials in a row failed.*no data"):
+        experiment.run(broken)
+    assert len(experiment.trials) == MOST_FAILURES
+
+
+def test_ctrl_c_gives_the_trial_back(new_experiment):
+    experiment = new_experiment(observation_budget=3)
+
+    def interrupted(trial, report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(interrupted)
+    assert [t.state for t in experiment.trials] == [State.WAITING]
+    experiment.run(objective)
+    assert [t.state for t in experiment.trials] == [State.FINISHED] * 3
+    assert experiment.trials[0].attempts == 1
+
+
+def test_a_trial_behind_the_others_is_pruned_with_its_metrics_so_far(new_experiment):
+    experiment = new_experiment(observation_budget=6, goals=[("f1", "maximize")])
+    stopped_at = []
+
+    def train(trial, report):
+        slope = 1.0 if trial.number == 6 else 10.0
+        for step in range(1, 9):
+            if not report(CurvePoint(step, float(step), slope * step)):
+                stopped_at.append((trial.number, step))
+                break
+        return Outcome(metrics={"f1": slope * step}, artifact=f"runs/{trial.number}")
+
+    experiment.run(train)
+    assert [number for number, _ in stopped_at] == [6]
+    last = experiment.trials[-1]
+    assert (last.state, last.artifact) == (State.PRUNED, "runs/6")
+    assert "half of the finished trials" in last.message
+    assert len(last.curve) == stopped_at[0][1] < 8
+    assert last not in experiment.finished
+
+
+def test_several_trials_at_once(new_experiment):
+    experiment = new_experiment(observation_budget=12)
+    busy, most, lock = [0], [0], threading.Lock()
+
+    def train(trial, report):
+        with lock:
+            busy[0] += 1
+            most[0] = max(most[0], busy[0])
+        time.sleep(0.05)
+        with lock:
+            busy[0] -= 1
+        return objective(trial)
+
+    experiment.run(train, parallel=3)
+    assert most[0] == 3
+    assert [t.state for t in experiment.trials] == [State.FINISHED] * 12
+
+
+def test_a_failing_thread_ends_all(new_experiment):
+    def broken(trial, report):
+        raise OSError("no data")
+
+    with pytest.raises(AdvisorError, match="in a row failed"):
+        new_experiment().run(broken, parallel=2)
+
+
+class TestByHand:
+    def test_accept(self, new_experiment):
+        experiment = new_experiment()
+        proposal = experiment.propose()
+        assert experiment.trials == []
+        trial = experiment.accept(proposal)
+        assert trial.parameters == proposal.parameters
+        experiment.tell(trial, objective(trial))
+        with pytest.raises(DuplicateTrialError):
+            experiment.accept(proposal)
+
+    def test_edit(self, new_experiment):
+        experiment = new_experiment()
+        edited = experiment.edit(experiment.propose(), batch_size=96)
+        assert edited.parameters["batch_size"] == 96
+        assert edited.reason.startswith("batch_size changed by hand")
+        assert experiment.accept(edited).origin is Origin.EDITED
+        with pytest.raises(AdvisorError, match="batch_size: is 13"):
+            experiment.edit(edited, batch_size=13)
+
+    def test_skip(self, new_experiment):
+        experiment = new_experiment(observation_budget=2)
+        refused = experiment.propose()
+        assert experiment.skip(refused).state is State.SKIPPED
+        assert experiment.propose().parameters != refused.parameters
+        experiment.run(objective)
+        assert len(experiment.finished) == 2
+
+
+class TestWarmStart:
+    def test_from_another_experiment(self, new_experiment):
+        old = new_experiment(observation_budget=8)
+        old.run(objective)
+        new = new_experiment(sampler="parego", observation_budget=1)
+        assert new.warm_start(old) == 8
+        assert new.warm_start(old) == 0
+        assert new.propose().origin is Origin.MODEL
+        new.run(objective)
+        assert len(new.trials) == 9
+
+    def test_from_csv_and_pandas(self, new_experiment, tmp_path):
+        pandas = pytest.importorskip("pandas")
+        old = new_experiment(observation_budget=5)
+        old.run(objective)
+        old.to_csv(tmp_path / "old.csv")
+        by_csv, by_table = new_experiment(), new_experiment()
+        assert by_csv.warm_start(tmp_path / "old.csv") == 5
+        table = pandas.read_csv(tmp_path / "old.csv")
+        assert by_table.warm_start(table.to_dict("records")) == 5
+        for new in (by_csv, by_table):
+            assert [t.parameters for t in new.trials] == [t.parameters for t in old.trials]
+            assert [t.metrics for t in new.trials] == [t.metrics for t in old.trials]
+
+    def test_rows_outside_the_space_are_left_out_and_incomplete_ones_named(self, new_experiment):
+        experiment = new_experiment()
+        row = {"learning_rate": 1e-4, "batch_size": 24, "training_time": 5, "f1": 80}
+        rows = [row, {**row, "batch_size": 25}, {**row, "learning_rate": 2e-4, "state": "failed"}]
+        assert experiment.warm_start(rows) == 1
+        with pytest.raises(AdvisorError, match="row 1 of the old trials has no 'f1'"):
+            experiment.warm_start([{**row, "f1": ""}])
+        with pytest.raises(AdvisorError, match="cannot read trials"):
+            experiment.warm_start("nowhere.csv")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"observation_budget": 0}, "observation_budget is 0"),
+        ({"pruning": "no"}, "pruning is 'no'"),
+        ({"sampler": "grid"}, "sampler is 'grid'"),
+        ({"space": {}}, "empty"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(store_path, options, words):
+    with pytest.raises(AdvisorError) as refused:
+        Experiment.create(store_path, "x", **options)
+    assert words in str(refused.value)
+
+
+def run_apart(path, id):
+    with Experiment.resume(path, id) as experiment:
+        experiment.run(lambda trial, report: (time.sleep(0.005), objective(trial))[1])
+
+
+def test_two_processes_share_one_search(new_experiment):
+    experiment = new_experiment(observation_budget=40)
+    workers = [
+        fork.Process(target=run_apart, args=(experiment.store.path, experiment.id))
+        for _ in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    trials = experiment.trials
+    assert [t.number for t in trials] == list(range(1, 41))
+    assert all(t.state is State.FINISHED and t.attempts == 1 for t in trials)
+
+
+def test_goals_without_thresholds_and_one_metric_work(store_path):
+    goals = Goals.read([("f1", "maximize")])
+    with Experiment.create(store_path, "x", space=SPACE, goals=goals) as experiment:
+        best = experiment.run(lambda trial, report: {"f1": 1e4 * trial.parameters["learning_rate"]},
+                              observation_budget=8)  # fmt: skip
+        assert best.metrics["f1"] == max(t.metrics["f1"] for t in experiment.trials)

@@ -1,0 +1,86 @@
+"""kill -9 at random moments: nothing is lost, nothing is counted twice."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+from bertkit.advisor.experiment import Experiment
+from bertkit.advisor.store import MOST_ATTEMPTS
+from bertkit.advisor.trial import CurvePoint, State
+from tests.advisor.conftest import SPACE, objective
+
+fork = multiprocessing.get_context("fork")
+
+KILLS = 30
+BUDGET = 400
+POINTS = 4
+
+
+def run_trials(path, id, ledger):
+    """A search as a notebook runs it, which writes down what it has told."""
+
+    def train(trial, report):
+        for step in range(1, POINTS + 1):
+            time.sleep(0.001)
+            report(CurvePoint(step, float(step), float(step)))
+        return objective(trial)
+
+    def note(trial):
+        with open(ledger, "a", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(f"{trial.number}\n")
+
+    with Experiment.resume(path, id) as experiment:
+        experiment.run(train, on_trial=note)
+
+
+def test_thirty_kills(store_path, tmp_path):
+    with Experiment.create(
+        store_path, "killed", space=SPACE, sampler="random", pruning="off",
+        observation_budget=BUDGET,
+    ) as made:  # fmt: skip
+        id = made.id
+    ledger, moments = tmp_path / "told.txt", random.Random(9)
+    seen_before: dict[int, dict[str, float]] = {}
+    interrupted = 0
+    for _ in range(KILLS):
+        process = fork.Process(target=run_trials, args=(store_path, id, ledger))
+        process.start()
+        time.sleep(moments.uniform(0.02, 0.35))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(10)
+        assert process.exitcode == -signal.SIGKILL
+        trials = look(store_path, id)
+        # What was finished once is finished for ever, with the same numbers.
+        finished = {t.number: dict(t.metrics) for t in trials if t.state is State.FINISHED}
+        assert seen_before.items() <= finished.items()
+        seen_before = finished
+        interrupted += any(t.state is State.RUNNING for t in trials)
+    assert interrupted > KILLS / 3, "too few of the kills hit a running trial"
+    assert len(seen_before) > KILLS
+
+    with Experiment.resume(store_path, id) as experiment:
+        assert not any(t.state is State.RUNNING for t in experiment.trials)
+        goal = len(experiment.trials) + 5
+        experiment.run(objective, observation_budget=goal)
+        trials = experiment.trials
+    assert [t.number for t in trials] == list(range(1, goal + 1))
+    for trial in trials:
+        if trial.state is State.FAILED:  # its process was killed again and again
+            assert trial.attempts == MOST_ATTEMPTS
+            continue
+        assert trial.state is State.FINISHED
+        assert dict(trial.metrics) == objective(trial)
+        assert len(trial.curve) in (0, POINTS)  # 0 for those of the last, quick run
+    told = [int(line) for line in ledger.read_text().split()]
+    assert len(told) == len(set(told))
+    assert set(told) <= seen_before.keys()
+
+
+def look(path, id):
+    """All trials as a second notebook sees them, without putting anything back."""
+    with Experiment(path, id) as experiment:
+        return experiment.trials
