@@ -26,7 +26,10 @@ from bertkit.training.step import WORD_EMBEDDINGS, StepInput, TrainingStep, touc
 from bertkit.training.world import SingleWorld
 from tests import tiny
 
-pytestmark = pytest.mark.usefixtures("cache_of_our_own")
+pytestmark = [
+    pytest.mark.usefixtures("cache_of_our_own"),
+    pytest.mark.filterwarnings("ignore:the engines want"),  # more ranks than cores
+]
 
 LIMIT = 1e-5
 LOSS_LIMIT = 1e-3
@@ -196,7 +199,6 @@ def gradients_of_the_only_step(run):
     return {name: moment / (1 - run.config.beta_1) for name, moment in moments.items()}
 
 
-@pytest.mark.filterwarnings("ignore:the engines want")  # 4 ranks on fewer cores
 @pytest.mark.parametrize("ranks", RANKS[1:])
 def test_real_ranks_make_the_same_gradient(runs, ranks, record_property):
     """7 examples over 2 or 4 ranks: the last rank's share is smaller than the others'."""
@@ -208,7 +210,6 @@ def test_real_ranks_make_the_same_gradient(runs, ranks, record_property):
     assert losses(runs[ranks, 7]) == pytest.approx(losses(runs[1, 7]), rel=LIMIT)
 
 
-@pytest.mark.filterwarnings("ignore:the engines want")
 @pytest.mark.parametrize("ranks", RANKS[1:])
 def test_real_ranks_have_the_same_loss_curve(runs, ranks, record_property):
     """Batches of 16 on one rank, of 8 on each of two, of 4 on each of four."""
