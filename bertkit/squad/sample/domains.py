@@ -1,4 +1,4 @@
-"""What the sample writes about: one file a domain, in ``shared/`` and ``unseen/`` beside this module.
+"""What the sample writes about: one file a domain, in the folders ``shared/`` and ``unseen/``.
 
 Training writes about the shared domains. Validation does too, but asks in words that training never
 uses: the last wording of every question is kept for it. It also writes about the unseen domains.
@@ -21,8 +21,9 @@ A domain's file holds::
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -30,6 +31,8 @@ from typing import Any
 
 from bertkit.squad.sample.phrases import Phrase, parse
 from bertkit.squad.sample.values import Culture
+
+Phrases = tuple[Phrase, ...]
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,17 @@ class Domain:
 @cache
 def load_domains(split: str) -> tuple[Domain, ...]:
     """All domains of ``"train"`` or ``"dev"``, with the wordings of that split."""
-    if split == "train":
-        return tuple(_with_wordings(domain, slice(-1)) for domain in read_domains("shared"))
-    shared = (_with_wordings(domain, slice(-1, None)) for domain in read_domains("shared"))
-    return (*shared, *read_domains("unseen"))
+    shared = read_domains("shared")
+    kept_for_dev = [_with_wordings(domain, lambda ways: ways[-1:]) for domain in shared]
+    dev = (*kept_for_dev, *read_domains("unseen"))
+    if split == "dev":
+        return dev
+    # Another domain may ask in the very words that validation keeps for itself.
+    taken = {way for domain in dev for fact in domain.facts for way in _wordings(fact)}
+    return tuple(
+        _with_wordings(domain, lambda ways: tuple(w for w in ways if _wording(w) not in taken))
+        for domain in shared
+    )
 
 
 @cache
@@ -92,12 +102,22 @@ def read_domains(folder: str) -> tuple[Domain, ...]:
     )
 
 
-def _with_wordings(domain: Domain, kept: slice) -> Domain:
-    facts = (
-        replace(fact, asks={answer: ways[kept] for answer, ways in fact.asks.items()})
-        for fact in domain.facts
-    )
+def _with_wordings(domain: Domain, keep: Callable[[Phrases], Phrases]) -> Domain:
+    """A domain that asks in some of its wordings only."""
+    facts = []
+    for fact in domain.facts:
+        asks = {answer: keep(ways) for answer, ways in fact.asks.items()}
+        facts.append(replace(fact, asks={answer: ways for answer, ways in asks.items() if ways}))
     return replace(domain, facts=tuple(facts))
+
+
+def _wordings(fact: Fact) -> Iterator[str]:
+    return (_wording(way) for ways in fact.asks.values() for way in ways)
+
+
+def _wording(question: Phrase) -> str:
+    """A question with its names masked."""
+    return re.sub(r"(the )?{[^}]*}('s)?", "_", question.source).lower()
 
 
 @cache
