@@ -44,10 +44,12 @@ $(VENV)/.set-up: pyproject.toml requirements.lock $(PACKAGING)
 # References to compare with: by pip, never among the product's own dependencies.
 oracles: $(VENV)/.oracles
 
-$(VENV)/.oracles: $(VENV)/.set-up tests/oracles/requirements.txt
+$(VENV)/.oracles: $(VENV)/.set-up tests/oracles/requirements.txt tests/oracles/transformers-4.txt
 	$(UV) freeze --quiet --exclude-editable | grep -v ' @ ' > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--requirement tests/oracles/requirements.txt --constraint $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
+		--target .oracles/transformers-4 --requirement tests/oracles/transformers-4.txt 2>/dev/null
 	touch $@
 
 lock: setup ## pin every dependency anew
@@ -56,4 +58,4 @@ lock: setup ## pin every dependency anew
 		pyproject.toml --output-file requirements.lock
 
 clean: ## remove what set-up and runs made here; the compiled Horovod stays in ~/.cache/bertkit
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .oracles runs build dist .pytest_cache .mypy_cache .ruff_cache
