@@ -257,7 +257,10 @@ class _RunLines:
         self._star.set_data(([at[-1]], [f1[-1]]) if early else ([], []))
         self._note.set_visible(stopped is not None and alone)
         if stopped and alone:
-            self._note.xy = (x[-1], f1[-1] if len(f1) else 50.0)
+            height = float(f1[-1]) if len(f1) else 50.0
+            self._note.xy = (x[-1], height)
+            self._note.set_position((-7, -26 if height > 40 else 12))
+            self._note.set_verticalalignment("top" if height > 40 else "bottom")
             reason = history.ending().partition(":")[0]
             self._note.set_text(f"{reason}\nstep {history.global_step}")
 

@@ -57,7 +57,7 @@ def test_a_wrong_hidden_field_is_brought_to_light():
     field(panel, "doc_stride").input.value = "none at all"
     assert panel._more.layout.display is None
     assert "One setting is wrong." in panel._state.value
-    assert "Doc stride" in panel._state.value
+    assert "Document stride" in panel._state.value
     with pytest.raises(ConfigError):
         _ = panel.config
 

@@ -17,15 +17,9 @@ from bertkit.errors import RunError
 from bertkit.events import EventLog, Failed
 from bertkit.run import Run
 from tests.reports import recorded_run
+from tests.widgets.waiting import until
 
 CONFIG = Config(evaluate_every=20)
-
-
-def until(condition, seconds=15.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def settled(panel):

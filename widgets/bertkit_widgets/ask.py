@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import ipywidgets
 import numpy as np
-from IPython.display import display
 
 from bertkit.errors import ModelError, RunError
 from bertkit.run import PREDICTIONS_FILE, Run
@@ -134,7 +133,7 @@ class AskPanel:
         return self._background.wait(timeout)
 
     def _ipython_display_(self) -> None:
-        display(self.widget)
+        style.show(self.widget, "Ask panel")
 
     # Widgets -----------------------------------------------------------------------------------
 
@@ -150,7 +149,7 @@ class AskPanel:
         )  # fmt: skip
         self._question = ipywidgets.Text(
             value=QUESTION, description="Question", layout=wide, continuous_update=True,
-            tooltip="A question about the paragraph; Enter asks it",
+            tooltip="A question about the paragraph",
         )  # fmt: skip
         self._ask_button = style.button(
             "Ask", "Find the answer in the paragraph", "ask", icon="question", primary=True
@@ -160,7 +159,6 @@ class AskPanel:
             "Wrong answers", "Validation questions that the model did not answer exactly", "wrong"
         )
         self._ask_button.on_click(lambda _: self.ask())
-        self._question.on_submit(lambda _: self.ask())
         self._refresh_button.on_click(lambda _: self.refresh())
         self._wrong_button.on_click(lambda _: self.show_wrong())
         self._run.observe(lambda _: self._forget_wrong(), "value")

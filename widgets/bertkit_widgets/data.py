@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import numpy as np
-from IPython.display import display
 
 from bertkit.config import Config, Scalar
 from bertkit.errors import ConfigError, ModelError
@@ -98,7 +97,7 @@ class DataPanel:
         self.form.disable(locked)
 
     def _ipython_display_(self) -> None:
-        display(self.widget)
+        style.show(self.widget, "Data panel")
 
     # Widgets -----------------------------------------------------------------------------------
 

@@ -6,11 +6,10 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 import psutil
-from IPython.display import display
 
 from bertkit.errors import BertkitError, ClusterError
 from bertkit_widgets import style
@@ -31,6 +30,7 @@ class EnginesPanel:
     Args:
         n: Number of engines to begin with.
         on_change: Called when the engines' state changes.
+        **options: Further arguments of `bertkit.Cluster`, such as ``interface``.
 
     Attributes:
         widget: The panel as a widget, to put into another.
@@ -42,8 +42,11 @@ class EnginesPanel:
         'stopped'
     """
 
-    def __init__(self, n: int = 2, *, on_change: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, n: int = 2, *, on_change: Callable[[], None] | None = None, **options: Any
+    ) -> None:
         self.cluster: Cluster | None = None
+        self._options = options
         self._on_change = on_change
         self._processes: dict[int, psutil.Process] = {}
         self._seen: dict[int, float] = {}
@@ -94,6 +97,7 @@ class EnginesPanel:
                 cores_per_engine=_number("Cores per engine", cores, 1, 1024) if cores else None,
                 profile=self._profile.value.strip() or None,
                 report=lambda line: self._say(style.status("wait", line)),
+                **self._options,
             ).start(wait=False)
         self._thread.start()
         return self.cluster
@@ -107,7 +111,7 @@ class EnginesPanel:
         return self._background.wait(timeout)
 
     def _ipython_display_(self) -> None:
-        display(self.widget)
+        style.show(self.widget, "Engines panel")
 
     # Widgets -----------------------------------------------------------------------------------
 

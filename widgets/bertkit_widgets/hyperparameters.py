@@ -11,7 +11,6 @@ from typing import Any
 
 import ipywidgets
 import yaml
-from IPython.display import display
 
 from bertkit.config import Config, Scalar, check, read_mapping, settings
 from bertkit.errors import ConfigError, FieldProblem
@@ -150,7 +149,7 @@ class HyperparametersPanel:
         self._show()
 
     def _ipython_display_(self) -> None:
-        display(self.widget)
+        style.show(self.widget, "Hyperparameters panel")
 
     # Widgets -----------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
-from IPython.display import display
 
 from bertkit.errors import BertkitError
 from bertkit.events import Evaluation, Event, EventReader, Failed, Finished
@@ -209,12 +208,14 @@ class LivePanel:
         """
         if self.run is None:
             raise BertkitError("the live panel shows no run; start one first")
-        result = self.run.wait(timeout)
-        self._thread.wait(10.0)
-        return result
+        try:
+            return self.run.wait(timeout)
+        finally:
+            if not self.run.running:
+                self._thread.wait(10.0)
 
     def _ipython_display_(self) -> None:
-        display(self.widget)
+        style.show(self.widget, "Live panel")
         self.keep_in_cell()
 
     def keep_in_cell(self) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
-from IPython.display import display
 
 from bertkit.config import Config, Scalar, check
 from bertkit.errors import BertkitError, ClusterError, FieldProblem
@@ -36,6 +35,7 @@ class Studio:
     Args:
         config: Configuration to begin with; by default the demo's.
         engines: Number of engines to begin with.
+        **options: Further arguments of `bertkit.Cluster`, such as ``interface``.
 
     Attributes:
         data: The data panel.
@@ -52,9 +52,9 @@ class Studio:
         93.1
     """
 
-    def __init__(self, config: Config | None = None, *, engines: int = 2) -> None:
+    def __init__(self, config: Config | None = None, *, engines: int = 2, **options: Any) -> None:
         self.data = DataPanel(on_change=self._changed)
-        self.engines = EnginesPanel(engines, on_change=self._changed)
+        self.engines = EnginesPanel(engines, on_change=self._changed, **options)
         self.hyperparameters = HyperparametersPanel(
             config, with_paths=False, on_change=self._changed, on_load=self._load_paths
         )
@@ -135,7 +135,7 @@ class Studio:
         self._tabs.selected_index = TRAINING
 
     def _ipython_display_(self) -> None:
-        display(self.widget)
+        style.show(self.widget, "bertkit studio")
         self.live.keep_in_cell()
 
     # Widgets -----------------------------------------------------------------------------------

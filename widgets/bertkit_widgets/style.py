@@ -11,6 +11,7 @@ import html
 from typing import Any
 
 import ipywidgets
+from IPython.display import display
 
 CSS = """
 .bk { --bk-text: var(--jp-ui-font-color1, #1f2328); --bk-faint: var(--jp-ui-font-color2, #57606a);
@@ -100,6 +101,18 @@ def panel(children: list[Any], name: str) -> Any:
     """
     box = ipywidgets.VBox([stylesheet(), *children], layout=ipywidgets.Layout(width="100%"))
     return tagged(box, "bk", f"bk-{name}")
+
+
+def show(widget: Any, name: str) -> None:
+    """Display a panel in the cell that runs now.
+
+    Args:
+        widget: The panel's box.
+        name: What a saved notebook says in its place where no kernel runs.
+    """
+    bundle = dict(widget._repr_mimebundle_())
+    bundle["text/plain"] = f"{name}: run this cell to use it"
+    display(bundle, raw=True)
 
 
 def tagged(widget: Any, *classes: str) -> Any:
