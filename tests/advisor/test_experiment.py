@@ -62,7 +62,7 @@ def test_ask_stops_at_the_budget_and_goes_on_with_a_larger_one(new_experiment):
 def test_no_trial_begins_after_the_time_budget(new_experiment):
     experiment = new_experiment()
 
-    def slow(trial, report):
+    def slow(trial, _report):
         time.sleep(0.05)
         return objective(trial)
 
@@ -73,14 +73,14 @@ def test_no_trial_begins_after_the_time_budget(new_experiment):
 
 def test_a_small_space_ends_the_search(store_path):
     with Experiment.create(store_path, "x", space={"batch_size": [1, 2, 3]}) as experiment:
-        experiment.run(lambda trial, report: {"training_time": 1.0, "f1": 1.0})
+        experiment.run(lambda *_: {"training_time": 1.0, "f1": 1.0})
         assert len(experiment.trials) == 3
 
 
 def test_a_failed_trial_is_told_as_such_and_the_search_goes_on(new_experiment):
     experiment = new_experiment(observation_budget=6)
 
-    def fragile(trial, report):
+    def fragile(trial, _report):
         if trial.number % 2:
             raise ValueError("out of memory")
         return objective(trial)
@@ -95,17 +95,17 @@ def test_a_failed_trial_is_told_as_such_and_the_search_goes_on(new_experiment):
 def test_a_metric_that_is_missing_or_not_a_number_fails_the_trial_by_name(new_experiment):
     experiment = new_experiment(observation_budget=2)
     outcomes = [{"training_time": 1.0}, {"training_time": 1.0, "f1": float("nan")}]
-    experiment.run(lambda trial, report: outcomes[trial.number - 1])
+    experiment.run(lambda trial, _report: outcomes[trial.number - 1])
     assert all("'f1'" in t.message for t in experiment.trials)
 
 
 def test_failure_after_failure_ends_the_search_with_its_reason(new_experiment):
     experiment = new_experiment()
 
-    def broken(trial, report):
+    def broken(*_):
         raise OSError("no data")
 
-    with pytest.raises(AdvisorError, match="3 trials in a row failed.*no data"):
+    with pytest.raises(AdvisorError, match=r"3 trials in a row failed.*no data"):
         experiment.run(broken)
     assert len(experiment.trials) == MOST_FAILURES
 
@@ -113,7 +113,7 @@ def test_failure_after_failure_ends_the_search_with_its_reason(new_experiment):
 def test_ctrl_c_gives_the_trial_back(new_experiment):
     experiment = new_experiment(observation_budget=3)
 
-    def interrupted(trial, report):
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -149,7 +149,7 @@ def test_several_trials_at_once(new_experiment):
     experiment = new_experiment(observation_budget=12)
     busy, most, lock = [0], [0], threading.Lock()
 
-    def train(trial, report):
+    def train(trial, _report):
         with lock:
             busy[0] += 1
             most[0] = max(most[0], busy[0])
@@ -164,7 +164,7 @@ def test_several_trials_at_once(new_experiment):
 
 
 def test_a_failing_thread_ends_all(new_experiment):
-    def broken(trial, report):
+    def broken(*_):
         raise OSError("no data")
 
     with pytest.raises(AdvisorError, match="in a row failed"):
@@ -252,7 +252,7 @@ def test_what_cannot_be_used_is_refused(store_path, options, words):
 
 def run_apart(path, id):
     with Experiment.resume(path, id) as experiment:
-        experiment.run(lambda trial, report: (time.sleep(0.005), objective(trial))[1])
+        experiment.run(lambda trial, _: (time.sleep(0.005), objective(trial))[1])
 
 
 def test_two_processes_share_one_search(new_experiment):
@@ -274,6 +274,6 @@ def test_two_processes_share_one_search(new_experiment):
 def test_goals_without_thresholds_and_one_metric_work(store_path):
     goals = Goals.read([("f1", "maximize")])
     with Experiment.create(store_path, "x", space=SPACE, goals=goals) as experiment:
-        best = experiment.run(lambda trial, report: {"f1": 1e4 * trial.parameters["learning_rate"]},
+        best = experiment.run(lambda trial, _: {"f1": 1e4 * trial.parameters["learning_rate"]},
                               observation_budget=8)  # fmt: skip
         assert best.metrics["f1"] == max(t.metrics["f1"] for t in experiment.trials)

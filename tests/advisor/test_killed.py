@@ -42,18 +42,18 @@ def test_thirty_kills(store_path, tmp_path):
         store_path, "killed", space=SPACE, sampler="random", pruning="off",
         observation_budget=BUDGET,
     ) as made:  # fmt: skip
-        id = made.id
+        number = made.id
     ledger, moments = tmp_path / "told.txt", random.Random(9)
     seen_before: dict[int, dict[str, float]] = {}
     interrupted = 0
     for _ in range(KILLS):
-        process = fork.Process(target=run_trials, args=(store_path, id, ledger))
+        process = fork.Process(target=run_trials, args=(store_path, number, ledger))
         process.start()
         time.sleep(moments.uniform(0.02, 0.35))
         os.kill(process.pid, signal.SIGKILL)
         process.join(10)
         assert process.exitcode == -signal.SIGKILL
-        trials = look(store_path, id)
+        trials = look(store_path, number)
         # What was finished once is finished for ever, with the same numbers.
         finished = {t.number: dict(t.metrics) for t in trials if t.state is State.FINISHED}
         assert seen_before.items() <= finished.items()
@@ -62,7 +62,7 @@ def test_thirty_kills(store_path, tmp_path):
     assert interrupted > KILLS / 3, "too few of the kills hit a running trial"
     assert len(seen_before) > KILLS
 
-    with Experiment.resume(store_path, id) as experiment:
+    with Experiment.resume(store_path, number) as experiment:
         assert not any(t.state is State.RUNNING for t in experiment.trials)
         goal = len(experiment.trials) + 5
         experiment.run(objective, observation_budget=goal)
