@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from bertkit.errors import TrainingError
+from bertkit.events import Notice
 from bertkit.training.world import HorovodWorld, SingleWorld, is_loss_of_a_rank
 
 
@@ -20,7 +21,8 @@ def findings(cluster, tmp_path_factory):
     while run.running:
         run._supervision.wait(1)
     assert run.failure is None, run.failure.details
-    return json.loads(run.history()[0].message)
+    (notice,) = [event for event in run.history() if isinstance(event, Notice)]
+    return json.loads(notice.message)
 
 
 def test_sums(findings):
