@@ -34,7 +34,7 @@ $(VENV)/.set-up: pyproject.toml requirements.lock $(PACKAGING)
 	$(PYTHON) packaging/horovod/build_horovod.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(UV) install --quiet --requirements requirements.lock
+	$(UV) install --quiet --compile-bytecode --requirements requirements.lock
 	$(UV) install --quiet --no-deps ./packaging/minilm
 	@echo "Compiling Horovod for this machine (two minutes on two cores, once; later set-ups reuse it)"
 	$(UV) install --quiet --no-deps ./packaging/horovod

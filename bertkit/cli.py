@@ -105,9 +105,8 @@ def evaluate(options: argparse.Namespace) -> None:
     values = {"f1": scores.f1, "exact_match": scores.exact_match, "total": scores.total}
     if options.json:
         _write(options.json, values)
-    print(
-        f"F1 {scores.f1:.2f} %, exact match {scores.exact_match:.2f} % on {scores.total:,} questions"
-    )
+    found = f"F1 {scores.f1:.2f} %, exact match {scores.exact_match:.2f} %"
+    print(f"{found} on {scores.total:,} questions")
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -160,12 +159,11 @@ def _check_inputs(config: Config) -> None:
 
 def _watch(run: Run, *, tensorboard: bool) -> None:
     """Show a run until it is over, then its result and its curves."""
-    from bertkit.reports.console import ConsoleProgress, describe_result
+    from bertkit.reports.console import describe_result
     from bertkit.reports.curves import plot_curves
 
     print(f"Run folder   {run.folder}", file=sys.stderr)
-    with ConsoleProgress() as show:
-        result: Result = run.wait(on_event=show)
+    result = _wait(run)
     plot_curves(run).savefig(run.folder / CURVES_FILE)
     if tensorboard:
         from bertkit.reports.tensorboard import write_tensorboard
@@ -173,6 +171,19 @@ def _watch(run: Run, *, tensorboard: bool) -> None:
         write_tensorboard(run)
     print(describe_result(result))
     print(f"{'Curves':<12} {run.folder / CURVES_FILE}")
+
+
+def _wait(run: Run) -> Result:
+    """Wait for a run; the first Ctrl-C asks it to stop and score its best model."""
+    from bertkit.reports.console import ConsoleProgress
+
+    with ConsoleProgress() as show:
+        try:
+            return run.wait(on_event=show)
+        except KeyboardInterrupt:
+            print("Stopping after this step; Ctrl-C again leaves at once", file=sys.stderr)
+    with ConsoleProgress() as show:
+        return run.wait(on_event=show)
 
 
 def _config(options: argparse.Namespace, base: Config | None = None) -> Config:

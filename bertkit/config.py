@@ -14,7 +14,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -251,7 +251,8 @@ class Config:
 
     # Early stop ----------------------------------------------------------------------------------
     target_f1: float = _setting(
-        90.874, "early stop", "Training stops when the validation F1 reaches this; 100.1 never does.",
+        90.874, "early stop",
+        "Training stops once the validation F1 reaches this; 100.1 never does.",
         unit="% F1", minimum=0.0, maximum=100.1,
     )  # fmt: skip
     step_threshold: int | None = _setting(
@@ -381,7 +382,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([FieldProblem("config", f"cannot read {path}: {error}")]) from None
     try:
-        values = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
+        is_json = path.suffix == ".json"
+        values = json.loads(text) if is_json else yaml.load(text, _Loader)  # noqa: S506 - it is safe
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         message = f"{path} is neither JSON nor YAML: {reason}"
@@ -428,7 +430,6 @@ def _contradictions(values: Mapping[str, Any]) -> list[FieldProblem]:
 def _describe(field: dataclasses.Field[Any], annotation: Any) -> Setting:
     members = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
     kinds = [m for m in members if m is not type(None)] or [annotation]
-    assert field.default is not MISSING
     return Setting(
         name=field.name,
         type=kinds[0],

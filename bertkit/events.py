@@ -275,6 +275,7 @@ class EventLog:
         _end_torn_line(path, self._file.fileno())
 
     def __call__(self, event: Event) -> None:
+        """Append one event."""
         # One write a line: a reader in another process never sees half of an event and a newline.
         os.write(self._file.fileno(), (event.to_json() + "\n").encode())
 

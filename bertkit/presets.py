@@ -13,7 +13,7 @@ PRESETS: dict[str, dict[str, Scalar]] = {
         "optimizer": "lamb",
         "learning_rate": 3e-3,
         "batch_size": 32,
-        "num_epochs": 6.0,
+        "num_epochs": 3.0,
         "evaluate_every": 25,
         "checkpoint_every": 100,
     },

@@ -60,7 +60,7 @@ from bertkit.training.precision import resolve_precision
 from bertkit.training.schedule import Schedule, total_steps
 from bertkit.training.step import StepInput, StepOutcome, TrainingStep, touched_rows
 from bertkit.training.validation import Forward, Scores, Validation
-from bertkit.training.world import SingleWorld, World
+from bertkit.training.world import SingleWorld, World, is_loss_of_a_rank
 
 
 def train_here(config: Config, *, name: str | None = None) -> Run:
@@ -114,8 +114,6 @@ class _Training:
     def __init__(self, folder: Path, world: World, emit: Emit, resume: bool) -> None:
         self.folder, self.world, self.emit = folder, world, emit
         self.config = config = Run(folder).config
-        if world.rank == 0:
-            (folder / STOP_FILE).unlink(missing_ok=True)
         tf.keras.utils.set_random_seed(config.seed)
         self.precision = resolve_precision(config.precision)
 
@@ -155,6 +153,8 @@ class _Training:
         self.emit(self._started())
         began = time.perf_counter() - self.position.seconds
         stopped_by = self._train_until_stopped(began)
+        if self.world.rank == 0:
+            (self.folder / STOP_FILE).unlink(missing_ok=True)  # obeyed; a resume goes on
         seconds = time.perf_counter() - began
         self.emit(Stopped(global_step=self.position.global_step, stopped_by=stopped_by))
         self._finish(stopped_by, seconds)
@@ -226,8 +226,7 @@ class _Training:
     def _make_step(self, number: int, batch: StepInput, waited: float) -> StepOutcome:
         began = time.perf_counter()
         rate = self.schedule.learning_rate(number)
-        wants_stop = self.world.rank == 0 and (self.folder / STOP_FILE).exists()
-        outcome = self.step(batch, step=number, learning_rate=rate, stop=wants_stop)
+        outcome = self.step(batch, step=number, learning_rate=rate, stop=self._is_told_to_stop)
         seconds = time.perf_counter() - began + waited
         if not np.isfinite(outcome.loss) or not np.isfinite(outcome.gradient_norm):
             raise TrainingError(
@@ -251,6 +250,9 @@ class _Training:
             )
         )
         return outcome
+
+    def _is_told_to_stop(self) -> bool:
+        return self.world.rank == 0 and (self.folder / STOP_FILE).exists()
 
     # Validation --------------------------------------------------------------------------------
 
@@ -422,6 +424,8 @@ def _events_of(folder: Path, world: World) -> Iterator[Emit]:
 def _failure(error: BaseException, world: World) -> Failed:
     if isinstance(error, BertkitError):
         message = str(error)
+    elif is_loss_of_a_rank(error):
+        message = "another rank went away; resume the run to go on from its newest checkpoint"
     elif isinstance(error, KeyboardInterrupt):
         message = "interrupted; resume the run to go on from its newest checkpoint"
     else:

