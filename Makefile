@@ -12,8 +12,8 @@ PACKAGING := $(wildcard packaging/*/*)
 demo: setup ## the main job: bundled sample, packaged model, two engines, early stop
 	$(BIN)/bertkit demo
 
-test: setup oracles ## all tests, with the independent references they compare with
-	$(BIN)/pytest
+test: setup oracles ## all tests and notebooks, with the independent references they compare with
+	BERTKIT_QUICK=1 $(BIN)/pytest --nbmake --nbmake-timeout=900 tests notebooks
 
 check: setup ## the quick ones: format, lint, types, arrows between rooms
 	$(BIN)/ruff format --check .
