@@ -369,8 +369,10 @@ def _show(artists: Sequence[Artist], visible: Sequence[bool]) -> None:
 
 
 def _encode(canvas: Any) -> bytes:
+    """The canvas as a PNG of 128 colours: a third of the bytes, and cheaper to compress."""
     width, height = canvas.get_width_height()
     image = Image.frombuffer("RGBA", (width, height), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+    few = image.convert("RGB").quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     file = io.BytesIO()
-    image.convert("RGB").save(file, format="PNG", compress_level=1)
+    few.save(file, format="PNG", compress_level=1)
     return file.getvalue()

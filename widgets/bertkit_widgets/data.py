@@ -59,6 +59,7 @@ class DataPanel:
         self._address = address
         self._max_seq_length = Config().max_seq_length
         self.form = ConfigForm(PATHS, on_change)
+        self.form.widget.layout.grid_template_columns = "repeat(auto-fill, minmax(20em, 1fr))"
         self.form.widget.add_class("bk-explained")  # here one needs the sentences
         self._make_widgets()
         self._background = Background(self._say, self._lock_buttons)
@@ -267,9 +268,10 @@ def _impossible(dataset: Dataset) -> int:
 
 def _model_words(pretrained: Pretrained) -> str:
     sizes = pretrained.architecture
-    weights = sum(tensor.size for tensor in pretrained.tensors.values()) / 1e6
+    weights = sum(tensor.size for tensor in pretrained.tensors.values())
+    amount = f"{weights / 1e6:.0f} million" if weights >= 1e6 else f"{weights:,}"
     return (
-        f"Model {pretrained.name}: {weights:.0f} million weights, {sizes.num_hidden_layers} layers "
+        f"Model {pretrained.name}: {amount} weights, {sizes.num_hidden_layers} layers "
         f"of width {sizes.hidden_size}, {sizes.vocab_size:,} tokens in its vocabulary."
     )
 

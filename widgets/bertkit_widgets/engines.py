@@ -195,12 +195,7 @@ class EnginesPanel:
             self._show_failure(cluster)
             return False
         engines = cluster.engines
-        words = {
-            "starting": style.status("wait", "Starting", f"{cluster.n} engines …"),
-            "idle": style.status("good", "Ready.", f"{len(engines)} engines wait for a run."),
-            "training": style.status("good", "Training.", f"{len(engines)} engines share a run."),
-        }
-        self._say(words.get(state, _STOPPED))
+        self._say(_state_words(state, cluster.n, [engine.state for engine in engines]))
         self._table.value = self._rows(engines)
         self._show_state(state)
         return state != "stopped"
@@ -268,6 +263,20 @@ class EnginesPanel:
 
 
 _STOPPED = style.status("note", "No engines yet.", "Start them here, or let Start training do it.")
+
+
+def _state_words(state: str, wanted: int, engines: list[str]) -> str:
+    """HTML that says what the engines do, one by one and together."""
+    if state == "starting":
+        return style.status("wait", "Starting", f"{wanted} engines …")
+    if state == "training":
+        return style.status("good", "Training.", f"{len(engines)} engines share a run.")
+    if "loading" in engines:
+        words = "in the engines … A run may be started already."
+        return style.status("wait", "Loading TensorFlow", words)
+    if state == "idle":
+        return style.status("good", "Ready.", f"{len(engines)} engines wait for a run.")
+    return _STOPPED
 
 
 def _number(name: str, text: str, low: int, high: int) -> int:

@@ -1,0 +1,181 @@
+"""A person does the whole job by clicking: form, engines, training, early stop, asking."""
+
+import json
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from bertkit.run import Run
+from tests import tiny
+from tests.browser.lab_page import LONG, open_notebook, picture, run_all, save, write_notebook
+
+NOTEBOOK = "studio.ipynb"
+CELL = "from bertkit_widgets import Studio\nstudio = Studio(timeout=300)\nstudio"
+
+
+@pytest.fixture(scope="module")
+def settings_file(lab, tiny_model, tiny_squad):
+    """Settings with which a tiny BERT learns tiny questions in a quarter of a minute."""
+    settings = tiny.settings(tiny_model, tiny_squad) | {
+        "output": str(lab.root / "runs"),
+        "target_f1": 85.0,
+        "learning_rate": 6e-4,  # slow enough to be watched
+        "evaluate_every": 25,
+        "num_epochs": 30,
+    }
+    path = lab.root / "settings.json"
+    path.write_text(json.dumps(settings))
+    return path
+
+
+@pytest.fixture
+def studio(page, lab, settings_file):
+    """The page with a studio that is set to the tiny questions."""
+    write_notebook(lab, NOTEBOOK, CELL)
+    open_notebook(page, lab, NOTEBOOK)
+    run_all(page)
+    page.wait_for_selector(".bk-studio", timeout=LONG)
+    tab(page, "Hyperparameters")
+    button(page, "Import, export").click()
+    field(page, "File").fill(str(settings_file))
+    field(page, "File").press("Tab")
+    button(page, "Read").click()
+    expect(field(page, "Target F1")).to_have_value("85", timeout=LONG)
+    yield page
+    page.evaluate("1")  # the page still answers
+    shut_kernel_down(page)
+
+
+def tab(page, name):
+    page.get_by_role("tab", name=re.compile(rf"\d {name}")).click()
+
+
+def field(page, label):
+    return page.locator(".bk-studio").get_by_label(re.compile(f"^{label}")).first
+
+
+def button(page, words):
+    """A button of the panels; an icon may stand before its words."""
+    buttons = page.locator(".bk").get_by_role("button", name=re.compile(rf"^\W*{words}$"))
+    return buttons.locator("visible=true").first
+
+
+def start(page):
+    button(page, "Start training").click()
+
+
+def shut_kernel_down(page):
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    page.wait_for_timeout(1500)
+
+
+LAST_PICTURE = "document.querySelector('.bk-live .bk-plot img')?.src.slice(-300)"
+
+
+def see_pictures_change(page, times):
+    """Wait until the picture of the curves has changed some times; gives how often it has."""
+    seen = [page.evaluate(LAST_PICTURE)]
+    while len(seen) <= times:
+        page.wait_for_function(f"last => ({LAST_PICTURE}) !== last", arg=seen[-1], timeout=LONG)
+        seen.append(page.evaluate(LAST_PICTURE))
+    return len(set(seen)) - 1
+
+
+def test_from_the_form_to_an_answered_question(studio, lab, screenshots):
+    page, status = studio, studio.locator(".bk-live .bk-state")
+    begin = button(page, "Start training")
+
+    rate = field(page, "Learning rate")
+    rate.fill("fast")
+    expect(page.locator(".bk-field-learning_rate.bk-wrong")).to_be_visible(timeout=LONG)
+    expect(page.locator(".bk-field-learning_rate [role=alert]")).to_contain_text(
+        "expected a number"
+    )
+    expect(begin).to_be_disabled()
+    picture(page, screenshots / "wrong-value.png")
+    rate.fill("6e-4")
+    expect(begin).to_be_enabled(timeout=LONG)
+
+    tab(page, "Data")
+    button(page, "Check").click()
+    expect(page.locator(".bk-data-state")).to_contain_text("can be used", timeout=LONG)
+    picture(page, screenshots / "data.png")
+
+    tab(page, "Engines")
+    button(page, "Start engines").click()
+    expect(page.locator(".bk-engines-table tbody tr")).to_have_count(2, timeout=LONG)
+    expect(page.locator(".bk-engines-state")).to_contain_text("Ready.", timeout=LONG)
+    picture(page, screenshots / "engines.png")
+
+    start(page)
+    expect(begin).to_be_disabled()
+    expect(status).to_contain_text("Training", timeout=LONG)
+    assert see_pictures_change(page, 5) >= 5
+    picture(page, screenshots / "training.png")
+    expect(status).to_contain_text("early stop: F1 reached 85", timeout=LONG)
+    expect(begin).to_be_enabled(timeout=LONG)
+    image = page.locator(".bk-live .bk-plot img")
+    expect(image).to_have_attribute("alt", re.compile("validation F1"))
+    assert image.evaluate("image => image.naturalWidth") > 600
+    picture(page, screenshots / "finished.png")
+    (run,) = [Run(folder) for folder in (lab.root / "runs").iterdir()]
+    assert run.result.stopped_by == "target_f1"
+
+    tab(page, "Ask")
+    field(page, "Paragraph").fill("the river . ada moss built the mill in tarn in 1805 .")
+    field(page, "Question").fill("when was the mill built ?")
+    button(page, "Ask").click()
+    expect(page.locator(".bk-answer mark")).to_be_visible(timeout=LONG)
+    picture(page, screenshots / "answer.png")
+
+    kept = page.locator(".jp-OutputArea-output.jp-RenderedImage")
+    expect(kept).to_have_count(1)
+    expect(kept).to_be_hidden()  # the live picture is there
+    outputs = save(page, lab, NOTEBOOK).cells[0].outputs
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_stop_reload_and_see_the_history(studio, lab, screenshots):
+    page, status = studio, studio.locator(".bk-live .bk-state")
+    field(page, "Target F1").fill("100.1")
+    field(page, "Number of epochs").fill("500")
+    start(page)
+    expect(status).to_contain_text("Training", timeout=LONG)
+    see_pictures_change(page, 2)
+
+    save(page, lab, NOTEBOOK)
+    page.reload()
+    page.wait_for_selector(".bk-studio", timeout=LONG)  # the kernel has kept it
+    page.get_by_role("tab", name="4 Training").click()
+    see_pictures_change(page, 2)
+
+    button(page, "Stop").click()
+    expect(status).to_contain_text("stopped by you", timeout=LONG)
+    picture(page, screenshots / "reloaded-and-stopped.png")
+    newest = max((lab.root / "runs").iterdir())
+    assert Run(newest).result.stopped_by == "user"
+
+
+def test_a_new_kernel_shows_a_saved_run(page, lab, studio_run, screenshots):
+    name = write_notebook(
+        lab, "reopen.ipynb", f"from bertkit_widgets import LivePanel\nLivePanel({studio_run!r})"
+    )
+    open_notebook(page, lab, name)
+    run_all(page)
+    image = page.locator(".bk-live .bk-plot img")
+    expect(image).to_have_attribute("alt", re.compile("validation F1"), timeout=LONG)
+    button(page, "Log").click()
+    expect(page.locator(".bk-log")).to_contain_text("Finished", timeout=LONG)
+    picture(page, screenshots / "reopened.png")
+    shut_kernel_down(page)
+
+
+@pytest.fixture
+def studio_run(lab):
+    """Folder of a run that an earlier test has trained."""
+    runs = sorted((lab.root / "runs").glob("*/result.json"))
+    if not runs:
+        pytest.skip("no run was trained before; run the whole file")
+    return str(runs[0].parent)
