@@ -160,10 +160,9 @@ class _Training:
         self._finish(stopped_by, seconds)
 
     def _train_until_stopped(self, began: float) -> str:
-        config, total = self.config, self.schedule.total_steps
-        every = config.evaluate_every
+        config, every = self.config, self.config.evaluate_every
         last_evaluated = last_saved = self.position.global_step
-        stopped_by = self._reason_to_stop(self.position.global_step, user=False)
+        stopped_by = self._reason_to_stop(user=False)
         if not stopped_by:
             self.emit(Progress(stage="Compiling the first step"))
         for number, batch, waited in self._steps():
@@ -171,12 +170,11 @@ class _Training:
                 break
             outcome = self._make_step(number, batch, waited)
             self._move_on(global_step=number, seconds=time.perf_counter() - began)
-            stopped_by = self._reason_to_stop(number, user=outcome.stop)
-            if stopped_by or number == total or (every and number % every == 0):
+            stopped_by = self._reason_to_stop(user=outcome.stop)
+            if stopped_by or (every and number % every == 0):
                 self._validate()
                 last_evaluated = number
-                if self.position.best_f1 >= config.target_f1 and not stopped_by:
-                    stopped_by = "target_f1"
+                stopped_by = self._reason_to_stop(user=outcome.stop)
             if config.checkpoint_every and number % config.checkpoint_every == 0:
                 self._save_checkpoint()
                 last_saved = number
@@ -186,15 +184,16 @@ class _Training:
             self._save_checkpoint()
         return stopped_by or "epochs"
 
-    def _reason_to_stop(self, step: int, *, user: bool) -> str:
-        """Why no step may follow this one, other than its F1; empty if none is known yet."""
+    def _reason_to_stop(self, *, user: bool) -> str:
+        """Why no step may follow this one; empty if one may."""
+        config, position = self.config, self.position
         if user:
             return "user"
-        if self.config.step_threshold is not None and step >= self.config.step_threshold:
+        if position.best_f1 >= config.target_f1:
+            return "target_f1"
+        if config.step_threshold is not None and position.global_step >= config.step_threshold:
             return "step_threshold"
-        if step >= self.schedule.total_steps:
-            return "epochs"
-        return ""
+        return "epochs" if position.global_step >= self.schedule.total_steps else ""
 
     # Steps -------------------------------------------------------------------------------------
 

@@ -128,6 +128,16 @@ def test_the_straight_run_is_what_it_should_be(straight):
     assert straight.result.stopped_by == "step_threshold"
 
 
+def test_the_result_is_that_of_the_best_model(straight):
+    """Not of the last: the validation here is the whole file, so both scores are the same."""
+    evaluations = [event for event in straight.history() if isinstance(event, Evaluation)]
+    best = max(evaluations, key=lambda event: event.f1)  # the first of those that are best
+    result = straight.result
+    assert result.best_step == best.global_step
+    assert (result.f1, result.exact_match) == pytest.approx((best.f1, best.exact_match), abs=1e-9)
+    assert result.validation_f1 == best.f1
+
+
 def test_10_steps_and_a_kill_and_10_steps(config, straight):
     folder = create_run_folder(config, "killed")
     reader, seen = EventReader(folder), []
