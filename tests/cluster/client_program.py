@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,9 @@ from bertkit.config import Config
 from bertkit.events import Step
 
 OUTPUT = os.environ["TEST_OUTPUT"]
+
+# A shell's background job ignores Ctrl-C and hands that on to its children, as in some CI runners.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def say(**what):
