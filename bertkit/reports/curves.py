@@ -120,7 +120,7 @@ class Curves:
 
     def _make_axes(self) -> dict[_Panel, Axes]:
         grid = self.figure.add_gridspec(2, 2, height_ratios=(3, 2))
-        self.figure.subplots_adjust(left=0.06, right=0.985, bottom=0.085, hspace=0.4, wspace=0.16)
+        self.figure.subplots_adjust(left=0.06, right=0.975, bottom=0.085, hspace=0.4, wspace=0.16)
         axes = {}
         for index, panel in enumerate(_PANELS):
             axes[panel] = self.figure.add_subplot(grid[index // 2, index % 2])

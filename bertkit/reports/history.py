@@ -20,7 +20,7 @@ from bertkit.run import Run
 
 Floats = NDArray[np.float64]
 
-SMOOTHED_SHARE = 1 / 50
+SMOOTHED_SHARE = 1 / 100
 """Share of a run's steps that the running mean drawn over raw values is made from."""
 
 RATE_WINDOW = 100
@@ -214,7 +214,7 @@ class History:
         self.started = event
         self.stopped = self.finished = self.failed = self.progress = None
         self.first_time = event.time if self.first_time is None else self.first_time
-        self.smoothing = 1 - 1 / min(max(event.total_steps * SMOOTHED_SHARE, 5.0), 50.0)
+        self.smoothing = 1 - 1 / min(max(event.total_steps * SMOOTHED_SHARE, 5.0), 20.0)
         self._attempt = len(self.steps)
 
     def _add_step(self, event: Step) -> None:

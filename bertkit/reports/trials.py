@@ -6,6 +6,7 @@ here asks for trials or changes them.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -78,7 +79,7 @@ def plot_trials(
     best, _ = _best_and_front(trials, goals)
     for axes, metric in zip(rows, goals.metrics, strict=True):
         style.dress(axes, look, title=label(metric))
-        _draw_metric(axes, trials, metric, look)
+        _draw_metric(axes, trials, goals, metric, look)
         places = [(t.number, t.metrics[metric.name]) for t in trials if t.number == best]
         _mark_best(axes, places[0] if places else None, look)
         if _is_wide([t.metrics[metric.name] for t in trials if metric.name in t.metrics]):
@@ -93,7 +94,9 @@ def plot_trials(
     rows[-1].set_xlabel("Trial")
     rows[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure, trials, look, best is not None, goals)
-    figure.subplots_adjust(left=0.085, right=0.98, top=0.93, bottom=0.17 / count + 0.09, hspace=0.3)
+    figure.subplots_adjust(
+        left=0.085, right=0.945, top=0.93, bottom=0.17 / count + 0.09, hspace=0.3
+    )
     return figure
 
 
@@ -125,7 +128,7 @@ def plot_pareto(
     _draw_plane(axes, trials, goals, look, proposal)
     best, _ = _best_and_front(trials, goals)
     _legend(figure, trials, look, best is not None, goals, front=True, proposal=proposal)
-    figure.subplots_adjust(left=0.085, right=0.975, top=0.92, bottom=0.19)
+    figure.subplots_adjust(left=0.085, right=0.945, top=0.9, bottom=0.19)
     return figure
 
 
@@ -149,9 +152,9 @@ def plot_effects(surrogate: Surrogate, *, theme: str = "light", width: float = W
     for row, metric in enumerate(metrics):
         for column, name in enumerate(names):
             axes = grid[row, column]
-            title = f"{shares[metric.name][name]:.0%} of {_name(metric.name)}"
-            style.dress(axes, look, title=title)
-            axes.title.set(fontsize=9, fontweight="normal", color=look.faint)
+            style.dress(axes, look)
+            share = f"{shares[metric.name][name]:.0%} of the variation"
+            axes.set_title(share, loc="left", fontsize=8.5, color=look.faint, pad=4)
             effect = surrogate.partial_dependence(name, metric.name)
             _draw_effect(axes, effect, look.series[row % len(look.series)])
             if column == 0:
@@ -220,13 +223,13 @@ def plot_proposal(
     words = figure.add_axes((0.02, 0.02, 0.36, 0.96))
     words.set_axis_off()
     _write_proposal(words, proposal, goals, look)
-    axes = figure.add_axes((0.47, 0.15, 0.515, 0.75))
+    axes = figure.add_axes((0.47, 0.15, 0.48, 0.74))
     if len(goals.metrics) > 1:
         _draw_plane(axes, trials, goals, look, proposal)
     else:
         metric = goals.metrics[0]
         style.dress(axes, look, title=label(metric))
-        _draw_metric(axes, trials, metric, look)
+        _draw_metric(axes, trials, goals, metric, look)
         if metric.name in proposal.predicted:
             expected = proposal.predicted[metric.name]
             _error_bars(axes, len(trials) + 1, expected.mean, None, expected.std, look)
@@ -242,8 +245,10 @@ def label(metric: Metric) -> str:
 # Parts of the pictures ---------------------------------------------------------------------------
 
 
-def _draw_metric(axes: Axes, trials: Sequence[Trial], metric: Metric, look: Theme) -> None:
-    """One metric over the trials, with the best value so far and the threshold."""
+def _draw_metric(
+    axes: Axes, trials: Sequence[Trial], goals: Goals, metric: Metric, look: Theme
+) -> None:
+    """One metric over the trials, with that of the best trial so far and the threshold."""
     for state, color in _colors(look).items():
         points = [
             (t.number, t.metrics[metric.name])
@@ -256,11 +261,14 @@ def _draw_metric(axes: Axes, trials: Sequence[Trial], metric: Metric, look: Them
                 *zip(*points, strict=True), linestyle="", marker=_STATES[state], markersize=6,
                 color=color, markerfacecolor=look.background if hollow else color,
             )  # fmt: skip
-    finished = [(t.number, t.metrics[metric.name]) for t in trials if t.state == "finished"]
-    if finished:
-        numbers, values = zip(*finished, strict=True)
-        so_far = metric.sign * np.minimum.accumulate(metric.sign * np.array(values))
-        axes.step(numbers, so_far, where="post", color=look.series[0], linewidth=1.2, alpha=0.6)
+    leaders = _best_so_far(trials, goals)
+    if leaders:
+        numbers = [number for number, _ in leaders] + [trials[-1].number]
+        values = [leader.metrics[metric.name] for _, leader in leaders]
+        axes.step(
+            numbers, [*values, values[-1]], where="post", color=look.series[0], linewidth=1.2,
+            alpha=0.6,
+        )  # fmt: skip
     if metric.threshold is not None:
         _threshold(axes, metric, look, across=False)
 
@@ -271,6 +279,7 @@ def _draw_plane(
     """Two metrics against each other."""
     first, second = goals.metrics[:2]
     style.dress(axes, look, title=f"{label(second)} against {_lower(label(first))}")
+
     axes.set_xlabel(label(first))
     names = (first.name, second.name)
     shown = [t for t in trials if set(names) <= set(t.metrics)]
@@ -312,32 +321,24 @@ def _keep_view(axes: Axes, shown: Sequence[Trial]) -> None:
 
 
 def _threshold(axes: Axes, metric: Metric, look: Theme, *, across: bool) -> None:
-    """A dashed line at the threshold, or an arrow towards it where it is out of view."""
+    """A dashed line at the threshold, named outside of the axes; an arrow if it is out of view."""
     value = float(metric.threshold or 0.0)
     low, high = axes.get_xlim() if across else axes.get_ylim()
-    text = f"threshold {value:g}"
-    inside = low <= value <= high
-    if inside and across:
-        axes.axvline(value, color=look.series[3], linestyle="--", linewidth=1.2, zorder=0)
-    elif inside:
-        axes.axhline(value, color=look.series[3], linestyle="--", linewidth=1.2, zorder=0)
+    place = min(max(value, low), high)
+    arrow = "" if place == value else (("←", "↓"), ("→", "↑"))[value > high][not across]
+    if not arrow:
+        line = axes.axvline if across else axes.axhline
+        line(value, color=look.series[3], linestyle="--", linewidth=1.2, zorder=0)
+    text = f"{value:g} {arrow}".rstrip()
     if across:
-        transform = axes.get_xaxis_transform()
-        place = (value, 0.02) if inside else (high if value > high else low, 0.02)
-        side = "right" if not inside and value > high else "left"
-        text = text if inside else f"{text} →" if value > high else f"← {text}"
-        axes.annotate(
-            text, place, xycoords=transform, xytext=(-4 if side == "right" else 4, 0),
-            textcoords="offset points", ha=side, va="bottom", fontsize=8, color=look.faint,
+        axes.text(
+            place, 1.01, text, transform=axes.get_xaxis_transform(), color=look.series[3],
+            fontsize=8, va="bottom", ha="center" if not arrow else "right",
         )  # fmt: skip
         return
-    transform = axes.get_yaxis_transform()
-    place = (1.0, value) if inside else (1.0, high if value > high else low)
-    side = "top" if not inside and value > high else "bottom"
-    text = text if inside else f"{text} ↑" if value > high else f"{text} ↓"
-    axes.annotate(
-        text, place, xycoords=transform, xytext=(-2, -3 if side == "top" else 3),
-        textcoords="offset points", ha="right", va=side, fontsize=8, color=look.faint,
+    axes.text(
+        1.006, place, text, transform=axes.get_yaxis_transform(), color=look.series[3],
+        fontsize=8, va="center", ha="left",
     )  # fmt: skip
 
 
@@ -396,7 +397,7 @@ def _write_proposal(axes: Axes, proposal: Proposal, goals: Goals, look: Theme) -
         for metric in goals.metrics:
             if metric.name in proposal.predicted:
                 expected = proposal.predicted[metric.name]
-                numbers = f"{_short(expected.mean)} ± {_short(expected.std)}"
+                numbers = _with_uncertainty(expected.mean, expected.std)
                 lines.append((f"{_name(metric.name)}: {numbers} {metric.unit}".rstrip(), False))
     lines += [("", False), ("Why", True)]
     lines += [(line, False) for line in textwrap.wrap(proposal.reason, 46)]
@@ -423,13 +424,15 @@ def _legend(
         Line2D([], [], linestyle="", marker=_STATES[state], color=color, label=state,
                markerfacecolor=color if state in ("finished", "failed") else look.background)
         for state, color in {**_colors(look), "failed": look.series[1]}.items()
-        if state in states
+        if state in states and not (front and state == "failed")
     ]  # fmt: skip
     if front:
         entries.append(Line2D([], [], color=look.series[2], linewidth=1.6, label="Pareto front"))
     else:
         entries.append(
-            Line2D([], [], color=look.series[0], linewidth=1.2, alpha=0.6, label="best so far")
+            Line2D(
+                [], [], color=look.series[0], linewidth=1.2, alpha=0.6, label="best trial so far"
+            )
         )
     if any(m.threshold is not None for m in goals.metrics):
         entries.append(
@@ -460,6 +463,18 @@ def _best_and_front(trials: Sequence[Trial], goals: Goals) -> tuple[int | None, 
     return (None if position is None else finished[position].number), front
 
 
+def _best_so_far(trials: Sequence[Trial], goals: Goals) -> list[tuple[int, Trial]]:
+    """The best trial at each finished one, with the number of that one."""
+    finished: list[Trial] = []
+    found = []
+    for trial in trials:
+        if trial.state == "finished":
+            finished.append(trial)
+            position = goals.best([t.metrics for t in finished])
+            found += [] if position is None else [(trial.number, finished[position])]
+    return found
+
+
 def _most_important(shares: Mapping[str, Mapping[str, float]]) -> list[str]:
     names = list(next(iter(shares.values())))
     total = {name: sum(share[name] for share in shares.values()) for name in names}
@@ -483,6 +498,12 @@ def _name(name: str) -> str:
 
 def _lower(text: str) -> str:
     return text if text[:2].isupper() or text[:2] == "F1" else text[:1].lower() + text[1:]
+
+
+def _with_uncertainty(mean: float, std: float) -> str:
+    """Both numbers to the second digit of the uncertain one: ``"83.4 ± 5.4"``."""
+    digits = max(0, 1 - math.floor(math.log10(std))) if std > 0 else 2
+    return f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 def _short(value: object) -> str:

@@ -107,10 +107,10 @@ class AskPanel:
         Args:
             run: The run to choose; by default the chosen one, or else the newest with a model.
         """
-        offered = [(name, path) for name, path in saved_runs(self._runs_folder) if _has_model(path)]
         folder = run.folder if isinstance(run, Run) else run
-        if folder is not None and str(folder) not in [path for _, path in offered]:
-            offered.insert(0, (Path(folder).name, str(folder)))
+        if folder is not None:
+            self._runs_folder = Path(folder).parent
+        offered = [(name, path) for name, path in saved_runs(self._runs_folder) if _has_model(path)]
         chosen = str(folder) if folder is not None else self._run.value
         self._run.options = offered
         if not offered:

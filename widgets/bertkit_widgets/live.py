@@ -162,6 +162,7 @@ class LivePanel:
             self._log.extend(_log_line(event) for event in events if _is_logged(event))
             self._stopping = False
             self._watched = watched
+        self._folder_text.value = str(handle.folder.parent)
         self._change()
 
     def compare(self, runs: Sequence[Run | str | Path]) -> None:
@@ -456,7 +457,8 @@ def _state(watched: WatchedRun, stopping: bool) -> str:
             f"{result['total']:,} questions, step {history.global_step} ({history.ending()}). "
             f"The best model is in {folder}/model."
         )
-        return style.status("good", "Finished.", words)
+        stopped = result["stopped_by"] == "user"
+        return style.status("good", "Stopped." if stopped else "Finished.", words)
     if watched.abandoned:
         words = f"Its process is gone. Resume goes on from the newest checkpoint in {folder}."
         return style.status("warn", "The run has ended without a result.", words)
