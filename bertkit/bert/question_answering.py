@@ -102,7 +102,7 @@ class QuestionAnswering:
         token_mask = tf.sequence_mask(lengths, tf.shape(input_ids)[1])
         hidden = encode(
             weights, self.architecture, input_ids, segment_ids, token_mask,
-            dtype=tf.as_dtype(precision), dropout=dropout, seed=seed,
+            dtype=tf.as_dtype(precision), rate=dropout, seed=seed,
         )  # fmt: skip
         scores = tf.matmul(
             tf.cast(hidden, tf.float32), weights["qa_outputs.weight"], transpose_b=True
