@@ -3,7 +3,7 @@
 import time
 
 
-def until(condition, seconds=60.0):
+def until(condition, seconds=240.0):
     """Wait until the condition holds; fail loudly where it does not within the time."""
     end = time.monotonic() + seconds
     while not condition():
