@@ -166,6 +166,9 @@ def test_an_engine_that_stops_answering_is_ended(cluster, config):
     frozen = cluster.engines[1].pid
     run = cluster.train(config(steps=10_000, seconds=0.01))
     at_step(run, 5, lambda: os.kill(frozen, signal.SIGSTOP))
+    deadline = time.monotonic() + 120  # rank 0 says first that it could not reach the other one
+    while run.failure.rank != 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert run.failure.rank == 1
     assert "did not answer" in run.failure.message
     assert not psutil.pid_exists(frozen)

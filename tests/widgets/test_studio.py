@@ -80,7 +80,7 @@ def test_engines_are_shown_one_row_each(studio):
     until(lambda: studio.engines._table.value.count("<tr>") == 3)
     rows = words(studio.engines._table.value)
     assert "GiB" in rows
-    assert "now" in rows
+    until(lambda: "now" in words(studio.engines._table.value))
     assert "Ready." in studio.engines._state.value
 
 
