@@ -325,7 +325,7 @@ def _threshold(axes: Axes, metric: Metric, look: Theme, *, across: bool) -> None
     value = float(metric.threshold or 0.0)
     low, high = axes.get_xlim() if across else axes.get_ylim()
     place = min(max(value, low), high)
-    arrow = "" if place == value else (("←", "↓"), ("→", "↑"))[value > high][not across]
+    arrow = "" if place == value else (("←", "↓"), ("→", "↑"))[bool(value > high)][not across]
     if not arrow:
         line = axes.axvline if across else axes.axhline
         line(value, color=look.series[3], linestyle="--", linewidth=1.2, zorder=0)

@@ -25,7 +25,7 @@ def studio(tiny_config, tmp_path_factory):
     studio = Studio(config, engines=2, timeout=300)
     yield studio
     studio.close()
-    assert "bertkit-live" not in [thread.name for thread in threading.enumerate()]
+    until(lambda: "bertkit-live" not in [thread.name for thread in threading.enumerate()])
 
 
 def words(html):
