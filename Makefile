@@ -7,12 +7,12 @@ BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 PACKAGING := $(wildcard packaging/*/*)
 
-.PHONY: demo test check setup oracles lock clean format
+.PHONY: demo test check setup oracles browser lock clean format
 
 demo: setup ## the main job: bundled sample, packaged model, two engines, early stop
 	$(BIN)/bertkit demo
 
-test: setup oracles ## all tests and notebooks, with the independent references they compare with
+test: setup oracles browser ## all tests and notebooks, with the independent references they compare with
 	BERTKIT_QUICK=1 $(BIN)/pytest --nbmake --nbmake-timeout=900 tests notebooks
 
 check: setup ## the quick ones: format, lint, types, arrows between rooms
@@ -51,6 +51,14 @@ $(VENV)/.oracles: $(VENV)/.set-up tests/oracles/requirements.txt tests/oracles/t
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
 		--target .oracles/transformers-4 --requirement tests/oracles/transformers-4.txt 2>/dev/null
 	touch $@
+
+# A real browser drives JupyterLab in tests/browser.
+browser:
+	@command -v chromium chromium-browser google-chrome > /dev/null || { \
+		test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
+		echo "Installing Debian's chromium for the browser tests" && \
+		apt-get install --quiet --quiet --yes --no-install-recommends chromium > /dev/null; } || \
+		echo "No Chromium here, so the browser tests will skip: sudo apt install chromium"
 
 lock: setup ## pin every dependency anew
 	$(UV) compile --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
