@@ -433,7 +433,7 @@ def _describe(field: dataclasses.Field[Any], annotation: Any) -> Setting:
     return Setting(
         name=field.name,
         type=kinds[0],
-        default=field.default,
+        default=typing.cast(Scalar, field.default),
         optional=bool(members),
         **field.metadata,
     )

@@ -94,7 +94,7 @@ class GoogleFiles:
                 if theirs in stored:
                     values = np.asarray(reader.get_tensor(theirs), np.float32)
                     tensors[ours] = values.T.copy() if theirs.endswith("/kernel") else values
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(
                 f"{prefix} cannot be read ({reason}); expected a TensorFlow checkpoint; "
