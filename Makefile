@@ -57,6 +57,7 @@ browser:
 	@command -v chromium chromium-browser google-chrome > /dev/null || { \
 		test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
 		echo "Installing Debian's chromium for the browser tests" && \
+		apt-get update --quiet --quiet && \
 		apt-get install --quiet --quiet --yes --no-install-recommends chromium > /dev/null; } || \
 		echo "No Chromium here, so the browser tests will skip: sudo apt install chromium"
 
