@@ -44,7 +44,7 @@ def encode(
         seed: ``int32 [2]``, which decides all masks; needed where there is dropout.
 
     Returns:
-        Hidden states ``[B·S, H]`` of type ``dtype``.
+        Hidden states ``float32 [B·S, H]``.
     """
     keys = _keys(architecture, rate, seed)
     mask = tf.cast(tf.where(token_mask, 0.0, MASKED), dtype)[:, None, None, :]
@@ -54,11 +54,14 @@ def encode(
         return tf.cast(weights[f"{name}.weight"], dtype)
 
     def layer_norm(name: str, values: Tensor) -> tuple[Tensor, Tensor]:
-        return normalize(values, weights[f"{name}.weight"], weights[f"{name}.bias"], epsilon)
+        gamma, beta = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return normalize(values, gamma, beta, epsilon, dtype)
 
-    embeddings = _embed(weights, input_ids, segment_ids, dtype)
-    hidden = dropout(layer_norm("bert.embeddings.LayerNorm", embeddings)[0], keys.pop())
-    residual = hidden
+    embeddings = _embed(weights, input_ids, segment_ids)
+    key = keys.pop()
+    hidden, residual = (
+        dropout(values, key) for values in layer_norm("bert.embeddings.LayerNorm", embeddings)
+    )
     for number in range(architecture.num_hidden_layers):
         name = f"bert.encoder.layer.{number}"
         weight = tf.concat([matrix(f"{name}.attention.self.{part}") for part in _FUSED], 0)
@@ -84,7 +87,7 @@ def encode(
             keys.pop(),
         )
         hidden, residual = layer_norm(f"{name}.output.LayerNorm", total)
-    return hidden
+    return residual
 
 
 _FUSED = ("query", "key", "value")
@@ -99,8 +102,8 @@ def _keys(architecture: Architecture, rate: float, seed: Tensor | None) -> list[
     return list(dropout_keys(seed, rate, count))
 
 
-def _embed(weights: Weights, input_ids: Tensor, segment_ids: Tensor, dtype: Any) -> Tensor:
-    """Sum of the word, position and segment embeddings, ``[B·S, H]``."""
+def _embed(weights: Weights, input_ids: Tensor, segment_ids: Tensor) -> Tensor:
+    """Sum of the word, position and segment embeddings, ``float32 [B·S, H]``."""
     name = "bert.embeddings"
     words = tf.gather(weights[f"{name}.word_embeddings.weight"], input_ids)
     positions = weights[f"{name}.position_embeddings.weight"][: tf.shape(input_ids)[1]]
@@ -108,4 +111,4 @@ def _embed(weights: Weights, input_ids: Tensor, segment_ids: Tensor, dtype: Any)
     # As a product, since the gradient of a small table is dense then and summed fast.
     chosen = tf.one_hot(segment_ids, segments.shape[0], dtype=segments.dtype)
     total = words + positions + tf.matmul(chosen, segments)
-    return tf.cast(tf.reshape(total, [-1, words.shape[2]]), dtype)
+    return tf.reshape(total, [-1, words.shape[2]])

@@ -23,16 +23,16 @@ def add_dropped(values: Tensor, bias: Tensor, residual: Tensor, key: Tensor | No
     Args:
         values: ``[T, H]`` in the precision of the computation, a product without its bias.
         bias: ``float32 [H]``.
-        residual: ``[T, H]`` of the type of ``values``.
+        residual: ``float32 [T, H]``.
         key: Key of the dropout mask, ``int32 [3]``, or ``None`` for no dropout.
 
     Returns:
-        ``[T, H]`` of the type of ``values``.
+        ``float32 [T, H]``: what all layers add to is rounded nowhere.
     """
 
     def forward(values: Tensor, bias: Tensor, residual: Tensor) -> tuple[Tensor, Gradients]:
         def backward(gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            to_values = gradient if key is None else drop_rows(gradient, key)
+            to_values = _to_dropped(gradient, key, values.dtype)
             return to_values, column_sums(to_values), gradient
 
         return _add_dropped(values, bias, residual, key), backward
@@ -40,24 +40,27 @@ def add_dropped(values: Tensor, bias: Tensor, residual: Tensor, key: Tensor | No
     return differentiable(forward, values, bias, residual)
 
 
-def normalize(values: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def normalize(
+    values: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, dtype: Any
+) -> tuple[Tensor, Tensor]:
     """Compute LayerNorm of each row.
 
     Args:
-        values: ``[T, H]`` in the precision of the computation.
+        values: ``float32 [T, H]``.
         gamma: Scale, ``float32 [H]``.
         beta: Shift, ``float32 [H]``.
         epsilon: Added to the variance.
+        dtype: Type of the computation's products.
 
     Returns:
-        The result ``[T, H]`` twice: once for the next product and once for the next residual sum.
-        Their gradients then come back apart, and are added while they are read anyway.
+        The result ``[T, H]`` twice: as ``dtype`` for the next product and as ``float32`` for the
+        next residual sum. Their gradients come back apart, and are added while they are read.
     """
 
     def forward(
         values: Tensor, gamma: Tensor, beta: Tensor
     ) -> tuple[tuple[Tensor, Tensor], Gradients]:
-        result, mean, scale = _normalize(values, gamma, beta, epsilon)
+        rounded, result, mean, scale = _normalize(values, gamma, beta, epsilon, dtype)
 
         def backward(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             to_values, to_beta, to_gamma = _normalize_backward(
@@ -65,7 +68,7 @@ def normalize(values: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> tu
             )
             return to_values, column_sums(to_gamma), column_sums(to_beta)
 
-        return (result, result), backward
+        return (rounded, result), backward
 
     result: tuple[Tensor, Tensor] = differentiable(forward, values, gamma, beta)
     return result
@@ -73,35 +76,34 @@ def normalize(values: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> tu
 
 @island
 def _add_dropped(values: Tensor, bias: Tensor, residual: Tensor, key: Tensor | None) -> Tensor:
-    total = _wide(residual) + drop(_wide(values) + bias, key)
-    return tf.cast(total, values.dtype)
+    return residual + drop(_wide(values) + bias, key)
+
+
+@island
+def _to_dropped(gradient: Tensor, key: Tensor | None, dtype: Any) -> Tensor:
+    return tf.cast(drop(gradient, key), dtype)
 
 
 @island
 def _normalize(
-    values: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    wide = _wide(values)
-    mean = _row_means(wide)
-    scale = tf.math.rsqrt(_row_means(tf.square(wide - mean)) + epsilon)
-    result = (wide - mean) * scale * gamma + beta
-    return tf.cast(result, values.dtype), mean, scale
+    values: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, dtype: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    mean = _row_means(values)
+    scale = tf.math.rsqrt(_row_means(tf.square(values - mean)) + epsilon)
+    result = (values - mean) * scale * gamma + beta
+    return tf.cast(result, dtype), result, mean, scale
 
 
 @island
 def _normalize_backward(
     first: Tensor, second: Tensor, values: Tensor, mean: Tensor, scale: Tensor, gamma: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    gradient = _wide(first) + _wide(second)
-    normalized = (_wide(values) - mean) * scale
+    gradient = _wide(first) + second
+    normalized = (values - mean) * scale
     slope = gradient * gamma
     to_values = slope - _row_means(slope) - normalized * _row_means(slope * normalized)
-    dtype = values.dtype
-    return (
-        tf.cast(to_values * scale, dtype),
-        tf.cast(gradient, dtype),
-        tf.cast(gradient * normalized, dtype),
-    )
+    dtype = first.dtype  # of what is only summed
+    return to_values * scale, tf.cast(gradient, dtype), tf.cast(gradient * normalized, dtype)
 
 
 def _row_means(values: Tensor) -> Tensor:

@@ -104,9 +104,7 @@ class QuestionAnswering:
             weights, self.architecture, input_ids, segment_ids, token_mask,
             dtype=tf.as_dtype(precision), rate=dropout, seed=seed,
         )  # fmt: skip
-        scores = tf.matmul(
-            tf.cast(hidden, tf.float32), weights["qa_outputs.weight"], transpose_b=True
-        )
+        scores = tf.matmul(hidden, weights["qa_outputs.weight"], transpose_b=True)
         scores = tf.nn.bias_add(scores, weights["qa_outputs.bias"])
         scores = tf.reshape(scores, tf.concat([tf.shape(input_ids), [2]], 0))
         return tf.where(token_mask[..., None], scores, MASKED)
