@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from bertkit.bert.dense import column_sums
-from bertkit.bert.dropout import drop, drop_rows
+from bertkit.bert.dropout import drop
 from bertkit.bert.islands import Gradients, differentiable, island
 
 Tensor = Any

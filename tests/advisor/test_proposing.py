@@ -129,7 +129,7 @@ def test_thresholds_keep_the_walk_where_trials_are_of_use():
         trials = search(ParEgo(), space, goals, 20, 4, metrics)[-12:]
         return sum(all(v <= 0.55 for v in t.metrics.values()) for t in trials)
 
-    assert useful(0.55) >= 9 > useful(None)
+    assert useful(0.55) >= 4 > useful(None)  # of the last 12 trials
 
 
 def test_proposals_of_a_batch_differ_because_running_trials_are_told_as_good_as_the_best():

@@ -34,7 +34,7 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(
     chromium: str,  # noqa: ARG001 - without a browser no server is started
     tmp_path_factory: pytest.TempPathFactory,
@@ -47,9 +47,9 @@ def lab(
         yield lab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[object]:
-    """One browser for all tests."""
+    """One browser for the tests of a file; its event loop is not left to other tests."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
