@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from bertkit import __version__
 from bertkit.config import Config, Setting, read_mapping, settings
@@ -29,6 +30,9 @@ from bertkit.events import Progress
 from bertkit.presets import PRESETS, preset
 from bertkit.run import Result, Run
 
+if TYPE_CHECKING:
+    from bertkit.training.prediction import Predictor
+
 USER_MISTAKES = (AdvisorError, ConfigError, DataError, ModelError, RunError)
 CURVES_FILE = "curves.png"
 
@@ -43,8 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the run failed, 2 a mistake of the user's, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
-    # TensorFlow logs how it was built at every start; a person who wants that sets these.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     signal.signal(signal.SIGTERM, _interrupt)  # leave as after Ctrl-C: nothing behind
     try:
         command: Callable[[argparse.Namespace], None] = options.command
@@ -94,14 +96,10 @@ def evaluate(options: argparse.Namespace) -> None:
     """Score a model on a file of questions."""
     from bertkit.reports.console import ConsoleProgress
     from bertkit.squad.reading import read_squad
-    from bertkit.training.prediction import Predictor
 
     dataset = read_squad(options.data)
-    predictor = Predictor(options.model, _config(options))
     with ConsoleProgress() as show:
-        scores, _ = predictor.evaluate(
-            dataset, lambda done, total: show(Progress(stage="Scoring", done=done, total=total))
-        )
+        scores, _ = _predictor(options, show).evaluate(dataset, _progress(show, "Scoring"))
     values = {"f1": scores.f1, "exact_match": scores.exact_match, "total": scores.total}
     if options.json:
         _write(options.json, values)
@@ -111,21 +109,10 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Answer one question about a paragraph, or every question of a file."""
-    from bertkit.squad.reading import read_squad
-    from bertkit.training.prediction import Predictor
-
     if options.data:
-        dataset = read_squad(options.data)
-        found = Predictor(options.model, _config(options)).predict(dataset)
-        texts = {name: answer.text for name, answer in found.items()}
-        if options.json:
-            _write(options.json, texts)
-        else:
-            print(json.dumps(texts, indent=2, ensure_ascii=False))
+        _predict_file(options)
     elif options.context and options.question:
-        answers = Predictor(options.model, _config(options)).ask(options.context, options.question)
-        for answer in answers:
-            print(f"{answer.score:6.1%}  {answer.text or '(no answer)'}")
+        _predict_one(options)
     else:
         raise ConfigError(
             [FieldProblem("predict", "needs --data FILE, or --context TEXT and --question TEXT")]
@@ -140,6 +127,47 @@ def sample(options: argparse.Namespace) -> None:
     print(f"wrote train-v1.1.json and dev-v1.1.json to {options.out}")
 
 
+def _predict_file(options: argparse.Namespace) -> None:
+    from bertkit.reports.console import ConsoleProgress
+    from bertkit.squad.reading import read_squad
+
+    dataset = read_squad(options.data)
+    with ConsoleProgress() as show:
+        found = _predictor(options, show).predict(dataset, _progress(show, "Answering"))
+    texts = {name: answer.text for name, answer in found.items()}
+    if options.json:
+        _write(options.json, texts)
+    else:
+        print(json.dumps(texts, indent=2, ensure_ascii=False))
+
+
+def _predict_one(options: argparse.Namespace) -> None:
+    from bertkit.reports.console import ConsoleProgress
+
+    with ConsoleProgress() as show:
+        answers = _predictor(options, show).ask(options.context, options.question)
+    for answer in answers:
+        print(f"{answer.score:6.1%}  {answer.text or '(no answer)'}")
+
+
+def _predictor(options: argparse.Namespace, show: Callable[[Progress], None]) -> Predictor:
+    _load_tensorflow(show)
+    from bertkit.training.prediction import Predictor
+
+    return Predictor(options.model, _config(options))
+
+
+def _load_tensorflow(show: Callable[[Progress], None]) -> None:
+    from bertkit.quiet_tensorflow import load_tensorflow
+
+    show(Progress(stage="Loading TensorFlow"))
+    load_tensorflow()
+
+
+def _progress(show: Callable[[Progress], None], stage: str) -> Callable[[int, int], None]:
+    return lambda done, total: show(Progress(stage=stage, done=done, total=total))
+
+
 def _train(config: Config, options: argparse.Namespace) -> None:
     from bertkit.cluster import Cluster
 
@@ -151,9 +179,11 @@ def _train(config: Config, options: argparse.Namespace) -> None:
 def _check_inputs(config: Config) -> None:
     """Find a user's mistake before any engine is started for it."""
     from bertkit.reports.console import ConsoleProgress
-    from bertkit.training.inputs import read_inputs
 
     with ConsoleProgress() as show:
+        _load_tensorflow(show)
+        from bertkit.training.inputs import read_inputs
+
         read_inputs(config, lambda event: show(event) if isinstance(event, Progress) else None)
 
 
