@@ -1,0 +1,93 @@
+"""One training step at a fixed shape: bertkit, Hugging Face's PyTorch, keras-hub, and the ceiling.
+
+Every token is real, so that nothing can be won by leaving out padding. The ceiling is the step's
+matrix products alone through the same library in the same rounds; the share of it is
+``seconds of the products / seconds of the step``.
+
+    python -m benchmarks.fixed_length --out benchmarks/results/fixed_length_base.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contest import Entry, contestants, hold, summarize
+from benchmarks.flops import step_flops
+from benchmarks.machine import describe_machine
+from benchmarks.work import SIZES
+
+OURS = "bertkit bfloat16"
+
+
+def entries(model: str, batch: int, length: int, *, quick: bool) -> list[Entry]:
+    """Who takes part."""
+    work = {"model": model, "batch": batch, "length": length}
+
+    def entry(name: str, program: str, **settings: Any) -> Entry:
+        return Entry(name, program, {"work": work, **settings})
+
+    both = [("bfloat16", 0.1)] if quick else [("bfloat16", 0.1), ("float32", 0.1)]
+    found = []
+    for precision, dropout in both:
+        same = {"precision": precision, "dropout": dropout}
+        found += [
+            entry(f"bertkit {precision}", "bertkit", **same),
+            entry(f"Hugging Face {precision}", "hugging_face", **same),
+            entry(f"Hugging Face {precision}, compiled", "hugging_face", compile=True, **same),
+            entry(f"keras-hub {precision}", "keras_hub", **same),
+            entry(f"products {precision}", "products", precision=precision),
+        ]
+    return found
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Hold the contest; gives everything that was measured."""
+    machine = describe_machine()
+    chosen = entries(options.model, options.batch, options.length, quick=options.quick)
+    with contestants(chosen, options.cores, options.log) as running:
+        seconds = hold(running, options.rounds)
+        warm_up = {c.entry.name: round(c.warm_up["warm_up_seconds"], 1) for c in running}
+        memory = {c.entry.name: c.turn()["peak_gib"] for c in running}
+    flops = step_flops(SIZES[options.model], options.batch, options.length)
+    summary = summarize(seconds, options.batch, OURS)
+    peers = [name for name in summary if not name.startswith(("bertkit", "products"))]
+    best = min(peers, key=lambda name: statistics.median(seconds[name]))
+    for name, row in summary.items():
+        row["gigaflops_per_second"] = round(flops / statistics.median(seconds[name]) / 1e9)
+        row["peak_gib"], row["warm_up_seconds"] = memory[name], warm_up[name]
+    return {
+        "machine": machine,
+        "model": options.model, "batch": options.batch, "length": options.length,
+        "cores": options.cores, "rounds": options.rounds,
+        "teraflop_of_a_step": round(flops / 1e12, 3),
+        "best_peer": best,
+        "times_as_fast_as_best_peer": summary[best]["ours_times_as_fast"],
+        "share_of_ceiling": summary["products bfloat16"]["ours_times_as_fast"],
+        "contestants": summary,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print and write."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--model", choices=list(SIZES), default="base")
+    words.add_argument("--batch", type=int, default=8)
+    words.add_argument("--length", type=int, default=384)
+    words.add_argument("--cores", type=int, default=2)
+    words.add_argument("--rounds", type=int, default=5)
+    words.add_argument("--quick", action="store_true", help="bfloat16 only")
+    words.add_argument("--log", type=Path, default=Path("contest.log"))
+    words.add_argument("--out", type=Path)
+    options = words.parse_args()
+    text = json.dumps(measure(options), indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

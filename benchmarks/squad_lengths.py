@@ -1,0 +1,80 @@
+"""Training on real questions: what padding costs, and what is left where the peer does not pad.
+
+The same examples, drawn at random from a folder of real questions, are trained on by
+
+- Hugging Face's PyTorch as its ``run_qa.py`` does by default: float32, padded to 384,
+- Hugging Face's PyTorch at its best: bfloat16, batches of like length padded to bertkit's buckets,
+- bertkit by default: bfloat16, random batches, cut by length into passes.
+
+    python -m benchmarks.squad_lengths --data squad --out squad_lengths.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contest import Entry, contestants, hold, summarize
+from benchmarks.machine import describe_machine
+from benchmarks.work import SIZES
+
+OURS = "bertkit"
+
+
+def entries(options: argparse.Namespace) -> list[Entry]:
+    """Who takes part."""
+
+    def entry(name: str, program: str, cut: str, precision: str, **more: Any) -> Entry:
+        work = {
+            "model": options.model, "batch": options.batch, "length": 384,
+            "steps": options.steps, "data": str(options.data.resolve()), "cut": cut,
+        }  # fmt: skip
+        return Entry(name, program, {"work": work, "precision": precision, "dropout": 0.1, **more})
+
+    return [
+        entry(OURS, "bertkit", "micro_batches", "bfloat16"),
+        entry("bertkit, length-grouped", "bertkit", "grouped", "bfloat16"),
+        entry("Hugging Face, defaults", "hugging_face", "padded", "float32"),
+        entry("Hugging Face, length-grouped", "hugging_face", "grouped", "bfloat16"),
+        entry(
+            "Hugging Face, length-grouped, compiled",
+            "hugging_face", "grouped", "bfloat16", compile=True,
+        ),
+    ]  # fmt: skip
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Hold the contest; gives everything that was measured."""
+    machine = describe_machine()
+    with contestants(entries(options), options.cores, options.log) as running:
+        seconds = hold(running, options.rounds)
+    return {
+        "machine": machine,
+        "model": options.model, "batch": options.batch, "steps": options.steps,
+        "cores": options.cores, "rounds": options.rounds,
+        "contestants": summarize(seconds, options.batch * options.steps, OURS),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print and write."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--data", type=Path, required=True, help="folder of real questions")
+    words.add_argument("--model", choices=list(SIZES), default="minilm")
+    words.add_argument("--batch", type=int, default=16)
+    words.add_argument("--steps", type=int, default=8)
+    words.add_argument("--cores", type=int, default=2)
+    words.add_argument("--rounds", type=int, default=5)
+    words.add_argument("--log", type=Path, default=Path("contest.log"))
+    words.add_argument("--out", type=Path)
+    options = words.parse_args()
+    text = json.dumps(measure(options), indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
