@@ -30,7 +30,7 @@ from bertkit.advisor.space import RANKS
 from bertkit.advisor.store import Store
 from bertkit.advisor.trial import Assignment, CurvePoint, Origin, Outcome, Runner, State, Trial
 from bertkit.advisor.trial_runner import TrainingRunner, TrainsRuns
-from bertkit.config import Config
+from bertkit.config import Config, Scalar
 from bertkit.errors import AdvisorError
 
 log = logging.getLogger("bertkit.advisor")
@@ -38,6 +38,7 @@ log = logging.getLogger("bertkit.advisor")
 BERT = "bert"
 STORE_FILE = "advisor.db"
 LATEST_FILE = "latest_hydro_model"
+LAYERS = "num_hidden_layers"
 
 Metrics = list[dict[str, Any]]
 
@@ -216,7 +217,6 @@ class SDA:
         known, launch, registered = self._hydro_model, self._launch, self._registered
         if known.experiment_id is not None and known.store is not None:
             return Experiment.resume(known.store, known.experiment_id)
-        own = {RANKS: launch.ranks, **launch.config.to_dict()}
         return Experiment.create(
             launch.save_path / STORE_FILE,
             registered.experiment if registered else launch.experiment,
@@ -224,7 +224,7 @@ class SDA:
             goals=self.goals,
             observation_budget=self.observation_budget,
             pruning=launch.pruning,
-            defaults=registered.parameters if registered else own,
+            defaults=registered.parameters if registered else own_values(launch),
             seed=launch.config.seed,
         )
 
@@ -252,6 +252,24 @@ class SDA:
             return
         with _own_clusters(launch) as clusters:
             yield TrainingRunner(config, clusters), 1
+
+
+def own_values(launch: Launch) -> dict[str, Scalar]:
+    """What a launch would train with if it did not search, in the terms of its space.
+
+    An empty ``num_hidden_layers`` keeps all layers, so it is the most of the searched ones.
+
+    Example:
+        >>> layers = {"name": "num_hidden_layers", "grid": [2, 4, 6], "type": "int"}
+        >>> launch = read_settings("BERT", {"parameters": [layers]})
+        >>> launch.space.nearest(own_values(launch))
+        {'num_hidden_layers': 6}
+    """
+    values: dict[str, Scalar] = {RANKS: launch.ranks, **launch.config.to_dict()}
+    for parameter in launch.space.parameters:
+        if parameter.name == LAYERS and values[LAYERS] is None and not parameter.contains(None):
+            values[LAYERS] = parameter.values[-1]
+    return values
 
 
 def _go_on(_: CurvePoint) -> bool:
