@@ -1,4 +1,4 @@
-"""The command line: ``bertkit demo | train | resume | evaluate | predict | sample``.
+"""The command line: ``bertkit demo | train | resume | evaluate | predict | advise | sample``.
 
 A user's mistake is one sentence on standard error and exit code 2; a run that failed exits with 1.
 """
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 USER_MISTAKES = (AdvisorError, ConfigError, DataError, ModelError, RunError)
 CURVES_FILE = "curves.png"
+INTERRUPTED = "interrupted; 'bertkit resume FOLDER' goes on from the newest checkpoint"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,8 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(error, 2)
     except BertkitError as error:
         return _say(error, 1)
-    except KeyboardInterrupt:
-        return _say("interrupted; 'bertkit resume FOLDER' goes on from the newest checkpoint", 130)
+    except KeyboardInterrupt as interrupted:
+        return _say(str(interrupted) or INTERRUPTED, 130)
     return 0
 
 
@@ -117,6 +118,17 @@ def predict(options: argparse.Namespace) -> None:
         raise ConfigError(
             [FieldProblem("predict", "needs --data FILE, or --context TEXT and --question TEXT")]
         )
+
+
+def advise(options: argparse.Namespace) -> None:
+    """Search for hyperparameters of a faster, good-enough model, as a file of settings says."""
+    from bertkit.advisor.conf import read_conf
+    from bertkit.advisor.console import launch
+
+    sda = read_conf(options.conf, resume=options.resume)
+    if sda.config is not None:
+        _check_inputs(sda.config)
+    launch(sda, options.conf)
 
 
 def sample(options: argparse.Namespace) -> None:
@@ -259,6 +271,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_resume(commands)
     _add_evaluate(commands)
     _add_predict(commands)
+    _add_advise(commands)
     _add_sample(commands)
     return parser
 
@@ -308,6 +321,17 @@ def _add_predict(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_settings(words, without=("model", "data"), group="data")
 
 
+def _add_advise(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = _add(commands, advise)
+    words.add_argument(
+        "--conf", required=True, metavar="FILE", help="YAML or JSON file of the published settings"
+    )
+    words.add_argument(
+        "--resume", type=_whole, metavar="ID",
+        help="go on with this experiment; its line says the id",
+    )  # fmt: skip
+
+
 def _add_sample(commands: argparse._SubParsersAction[_Parser]) -> None:
     words = _add(commands, sample)
     words.add_argument("--out", required=True, metavar="DIR", help="folder to write into")
@@ -317,13 +341,13 @@ def _add_sample(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_engines(words: _Parser) -> None:
     cores = len(os.sched_getaffinity(0))
     words.add_argument(
-        "--engines", type=_engines, default=min(cores, 4), metavar="N",
+        "--engines", type=_whole, default=min(cores, 4), metavar="N",
         help="engines to start on this machine, each with its share of the cores "
         f"(default here {min(cores, 4)})",
     )  # fmt: skip
 
 
-def _engines(text: str) -> int:
+def _whole(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"is {text!r}; expected a whole number of at least 1")
     return int(text)

@@ -22,7 +22,7 @@ from bertkit.config import read_mapping
 def advise(
     conf: str | Path,
     *,
-    resume: str | Path | None = None,
+    resume: int | str | Path | None = None,
     on_trial: OnTrial | None = None,
     **overrides: Any,
 ) -> HydroModel:
@@ -30,7 +30,8 @@ def advise(
 
     Args:
         conf: The file, JSON or YAML.
-        resume: A saved `HydroModel` to start again from.
+        resume: The id of an experiment to go on with, which is in the store where the file's
+            settings keep theirs; or a saved `HydroModel` to start again from.
         on_trial: Called with every trial that has ended.
         **overrides: Settings that replace those of the file, such as ``data_path="sample"``;
             ``None`` replaces nothing.
@@ -39,16 +40,30 @@ def advise(
         The best model.
 
     Raises:
-        AdvisorError: If a setting is not known or cannot be used.
+        AdvisorError: If a setting is not known or cannot be used, or there is no such experiment.
         ConfigError: If the file cannot be read, or a setting does not fit its field.
     """
+    sda = read_conf(conf, resume=resume, on_trial=on_trial, **overrides)
+    sda.launch()
+    return sda.snapshot()
+
+
+def read_conf(
+    conf: str | Path,
+    *,
+    resume: int | str | Path | None = None,
+    on_trial: OnTrial | None = None,
+    **overrides: Any,
+) -> SDA:
+    """Read a file of settings without launching anything; see `advise`."""
     given = {key: value for key, value in overrides.items() if value is not None}
     settings = {**read_mapping(conf), **given}
     register = settings.pop("register", None)
     model = str(settings.get("model_name", "BERT"))
-    known = None if resume is None else HydroModel.load(resume)
+    known = HydroModel.load(resume) if isinstance(resume, str | Path) else None
     sda = SDA(model=model, settings=settings, hydro_model=known, on_trial=on_trial)
     if register is not None:
         sda.register(register)
-    sda.launch()
-    return sda.snapshot()
+    if isinstance(resume, int):
+        sda.resume(resume)
+    return sda

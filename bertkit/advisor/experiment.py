@@ -7,6 +7,7 @@ processes, may look at one experiment and run its trials.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 import threading
 import time
@@ -35,6 +36,8 @@ from bertkit.advisor.trial import (
 )
 from bertkit.config import Scalar
 from bertkit.errors import AdvisorError
+
+log = logging.getLogger("bertkit.advisor")
 
 OBSERVATION_BUDGET = 25
 MOST_FAILURES = 3
@@ -488,6 +491,8 @@ class _Loop:
             return not verdicts and not self._stop.is_set()
 
         try:
+            values = ", ".join(f"{name} {value}" for name, value in trial.parameters.items())
+            log.info("Trial %d begins with %s. %s", trial.number, values, trial.reason)
             outcome = self._runner(trial, report)
             if not isinstance(outcome, Outcome):
                 outcome = Outcome(metrics=outcome)

@@ -194,7 +194,7 @@ def _ranks(values: Mapping[str, Any]) -> int:
         if host not in here:
             raise AdvisorError(
                 f"hosts: {host!r} is another machine; start an ipyparallel cluster over the hosts "
-                "and give it as SDA(..., cluster=Cluster(profile=...))"
+                "and give it as SDA(..., clusters=[Cluster(profile=...)])"
             )
     each = _whole("ppn", values, 1)
     ranks = _whole("mpi_num_processes", values, each * len(hosts))

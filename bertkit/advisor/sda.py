@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from bertkit.advisor.hydro_model import HydroModel
 from bertkit.advisor.published_settings import Launch, read_settings
 from bertkit.advisor.registered import Registered, read_registration
 from bertkit.advisor.space import RANKS
+from bertkit.advisor.store import Store
 from bertkit.advisor.trial import Assignment, CurvePoint, Origin, Outcome, Runner, State, Trial
 from bertkit.advisor.trial_runner import TrainingRunner, TrainsRuns
+from bertkit.config import Config, Scalar
 from bertkit.errors import AdvisorError
 
 log = logging.getLogger("bertkit.advisor")
@@ -35,6 +38,7 @@ log = logging.getLogger("bertkit.advisor")
 BERT = "bert"
 STORE_FILE = "advisor.db"
 LATEST_FILE = "latest_hydro_model"
+LAYERS = "num_hidden_layers"
 
 Metrics = list[dict[str, Any]]
 
@@ -67,7 +71,7 @@ class SDA:
         self.model = model
         self.settings = dict(settings or {})
         self._hydro_model = hydro_model or HydroModel(model_type=model, settings=self.settings)
-        self._clusters, self._on_trial = clusters, on_trial
+        self._clusters, self.on_trial = clusters, on_trial
         self._registered: Registered | None = None
         self._launch = read_settings(model, self.settings)
 
@@ -109,20 +113,68 @@ class SDA:
         """The best model so far."""
         return self._hydro_model
 
+    def resume(self, experiment: int) -> None:
+        """Let the next launch go on with an experiment of this ``save_path``.
+
+        Args:
+            experiment: Its id.
+
+        Raises:
+            AdvisorError: If there is none of that id.
+        """
+        path = self._launch.save_path / STORE_FILE
+        if not path.is_file():
+            raise AdvisorError(
+                f"there is no experiment {experiment}: {path} does not exist; expected the "
+                "save_path and model of the launch to go on with"
+            )
+        with Store(path) as store:
+            store.experiment(experiment)
+        self.settings["enable_sigopt"] = True
+        self._launch = replace(self._launch, search=True)
+        self._hydro_model = replace(
+            self._hydro_model, experiment_id=experiment, store=str(path), settings=self.settings
+        )
+
+    @property
+    def config(self) -> Config | None:
+        """What all trials have in common; ``None`` where they run a command of one's own."""
+        return None if self._registered else self._launch.config
+
+    @property
+    def goals(self) -> Goals:
+        """What is wanted."""
+        return self._registered.goals if self._registered else self._launch.goals
+
+    @property
+    def searches(self) -> bool:
+        """Whether a launch searches; else it trains once."""
+        return self._launch.search
+
+    @property
+    def observation_budget(self) -> int:
+        """Most trials."""
+        if "observation_budget" not in self.settings and self._registered is not None:
+            return self._registered.observation_budget or OBSERVATION_BUDGET
+        return self._launch.observation_budget
+
     # Inside ------------------------------------------------------------------------------------
 
     def _search(self) -> None:
         with self._experiment() as experiment:
-            log.info("experiment %d in %s", experiment.id, experiment.store.path)
+            store = str(experiment.store.path)
+            log.info("Experiment %d in %s", experiment.id, store)
+            # Known from now on, so that an interrupted search can be gone on with.
+            self._hydro_model = replace(self._hydro_model, experiment_id=experiment.id, store=store)
             # A folder an experiment: a new search must not take an old one's runs for its own.
             folder = self._launch.save_path / "runs" / f"experiment-{experiment.id}"
             with self._runner(folder) as (runner, parallel):
                 best = experiment.run(
                     runner,
-                    observation_budget=self._budget,
+                    observation_budget=self.observation_budget,
                     time_budget=self._launch.time_budget,
                     parallel=parallel,
-                    on_trial=self._on_trial,
+                    on_trial=self.on_trial,
                 )
             if best is None:
                 raise AdvisorError(
@@ -140,7 +192,7 @@ class SDA:
             outcome = runner(trial, _go_on)
         if not isinstance(outcome, Outcome):
             outcome = Outcome(metrics=outcome)
-        values = self._goals.check(outcome.metrics)
+        values = self.goals.check(outcome.metrics)
         self._keep(outcome.artifact, {**outcome.metrics, **values}, parameters, None)
 
     def _keep(
@@ -165,27 +217,16 @@ class SDA:
         known, launch, registered = self._hydro_model, self._launch, self._registered
         if known.experiment_id is not None and known.store is not None:
             return Experiment.resume(known.store, known.experiment_id)
-        own = {RANKS: launch.ranks, **launch.config.to_dict()}
         return Experiment.create(
             launch.save_path / STORE_FILE,
             registered.experiment if registered else launch.experiment,
             space=registered.space if registered else launch.space,
-            goals=self._goals,
-            observation_budget=self._budget,
+            goals=self.goals,
+            observation_budget=self.observation_budget,
             pruning=launch.pruning,
-            defaults=registered.parameters if registered else own,
+            defaults=registered.parameters if registered else own_values(launch),
             seed=launch.config.seed,
         )
-
-    @property
-    def _goals(self) -> Goals:
-        return self._registered.goals if self._registered else self._launch.goals
-
-    @property
-    def _budget(self) -> int:
-        if "observation_budget" not in self.settings and self._registered is not None:
-            return self._registered.observation_budget or OBSERVATION_BUDGET
-        return self._launch.observation_budget
 
     @contextmanager
     def _runner(self, folder: Path) -> Iterator[tuple[Runner, int]]:
@@ -211,6 +252,24 @@ class SDA:
             return
         with _own_clusters(launch) as clusters:
             yield TrainingRunner(config, clusters), 1
+
+
+def own_values(launch: Launch) -> dict[str, Scalar]:
+    """What a launch would train with if it did not search, in the terms of its space.
+
+    An empty ``num_hidden_layers`` keeps all layers, so it is the most of the searched ones.
+
+    Example:
+        >>> layers = {"name": "num_hidden_layers", "grid": [2, 4, 6], "type": "int"}
+        >>> launch = read_settings("BERT", {"parameters": [layers]})
+        >>> launch.space.nearest(own_values(launch))
+        {'num_hidden_layers': 6}
+    """
+    values: dict[str, Scalar] = {RANKS: launch.ranks, **launch.config.to_dict()}
+    for parameter in launch.space.parameters:
+        if parameter.name == LAYERS and values[LAYERS] is None and not parameter.contains(None):
+            values[LAYERS] = parameter.values[-1]
+    return values
 
 
 def _go_on(_: CurvePoint) -> bool:

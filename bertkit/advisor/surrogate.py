@@ -36,6 +36,9 @@ NOISE, NOISE_SPREAD = 1e-3, 1.5
 natural logarithms."""
 
 RELATIVE_JITTER = 1e-8
+WIDEST_RATIO = 1000.0
+"""What comes so near to zero is no time; its logarithm would be all that counts."""
+
 SAMPLES = 256
 """Assignments an effect is averaged over."""
 
@@ -269,7 +272,8 @@ class _MetricModel:
 
 def is_ratio_scale(values: Floats) -> bool:
     """Whether a metric such as a time is better compared by ratios than by differences."""
-    return bool(values.min() > 0 and values.max() > 3 * values.min())
+    low, high = float(values.min()), float(values.max())
+    return 0 < 3 * low < high < WIDEST_RATIO * low
 
 
 def _values_along(parameter: Parameter, points: int) -> tuple[Scalar, ...]:

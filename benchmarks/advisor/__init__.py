@@ -1,0 +1,1 @@
+"""How well the advisor searches: against other samplers, with early stopping, alive, and killed."""
