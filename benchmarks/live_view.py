@@ -14,6 +14,7 @@ import argparse
 import itertools
 import json
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -231,6 +232,7 @@ def main() -> None:
     words.add_argument("--chromium", default=f"/usr/bin/{NAMES[0]}")
     words.add_argument("--out", type=Path)
     options = words.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # end servers and sources too
     text = json.dumps(measure(options), indent=2)
     print(text)
     if options.out:
