@@ -108,6 +108,7 @@ def write(
     """Write a run's folder; `hz` steps a second, or all at once."""
     folder.mkdir(parents=True, exist_ok=True)
     config.save(folder / CONFIG_FILE)
+    due = time.monotonic()
     with EventLog(folder) as log:
         for event in events(config, total_steps, folder, speed):
             if isinstance(event, Finished):
@@ -116,7 +117,8 @@ def write(
                 (folder / RESULT_FILE).write_text(json.dumps(event.result))
             log(event)
             if hz and isinstance(event, Step | Progress):
-                time.sleep(1 / hz)
+                due += 1 / hz
+                time.sleep(max(0.0, due - time.monotonic()))
     return folder
 
 
