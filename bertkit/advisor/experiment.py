@@ -520,19 +520,21 @@ class _Loop:
             if not isinstance(outcome, Outcome):
                 outcome = Outcome(metrics=outcome)
             if self._stop.is_set() and not verdicts:
-                return self._given_back(trial)
+                self._give_back(trial)
+                return None
             return self._told(trial, outcome, verdicts)
         except LostClaimError:
             return None
         except Exception as error:
             if self._stop.is_set():  # a run that was stopped before its first step, perhaps
-                return self._given_back(trial)
+                self._give_back(trial)
+                return None
             return self._failed(trial, error)
         except BaseException:
             experiment.release(trial)
             raise
 
-    def _given_back(self, trial: Trial) -> None:
+    def _give_back(self, trial: Trial) -> None:
         with contextlib.suppress(LostClaimError):
             self._experiment.release(trial)
 
