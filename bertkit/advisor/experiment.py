@@ -398,6 +398,7 @@ class Experiment:
         time_budget: float | None = None,
         parallel: int = 1,
         on_trial: OnTrial | None = None,
+        stop: threading.Event | None = None,
     ) -> Trial | None:
         """Ask, run and tell until the budget is spent.
 
@@ -407,6 +408,8 @@ class Experiment:
             time_budget: Seconds after which no further trial is begun.
             parallel: Trials that go on at once, each in a thread.
             on_trial: Called with every trial that this call has ended.
+            stop: Ends the search once it is set: running trials are told to stop at their next
+                report and given back, so that they go on when the search does.
 
         Returns:
             The best trial of the experiment, or ``None`` if none has finished.
@@ -416,12 +419,36 @@ class Experiment:
             KeyboardInterrupt: On Ctrl-C, after the running trials were given back.
         """
         if observation_budget is not None:
-            _check_budget(observation_budget)
-            self._settings["observation_budget"] = observation_budget
-            self.store.update_settings(self.id, {"observation_budget": observation_budget})
+            self.set_budget(observation_budget)
         deadline = None if time_budget is None else time.monotonic() + time_budget
-        _Loop(self, runner, deadline, on_trial).run(parallel)
+        _Loop(self, runner, deadline, on_trial, stop).run(parallel)
         return self.best
+
+    def run_trial(
+        self, trial: Trial, runner: Runner, *, stop: threading.Event | None = None
+    ) -> Trial | None:
+        """Run one trial that was asked for or accepted, and tell what it came to.
+
+        Args:
+            trial: A running trial of this process.
+            runner: Runs it; see `Runner`.
+            stop: Ends it once set; it is given back, as in `run`.
+
+        Returns:
+            The trial as it stands after that; ``None`` if it was given back, or is another
+            process's by now.
+        """
+        return _Loop(self, runner, stop=stop).run_one(trial)
+
+    def set_budget(self, observation_budget: int) -> None:
+        """Set the most trials of the experiment from now on.
+
+        Raises:
+            AdvisorError: If it is no whole number of at least 1.
+        """
+        _check_budget(observation_budget)
+        self._settings["observation_budget"] = observation_budget
+        self.store.update_settings(self.id, {"observation_budget": observation_budget})
 
 
 class _Loop:
@@ -431,12 +458,13 @@ class _Loop:
         self,
         experiment: Experiment,
         runner: Runner,
-        deadline: float | None,
-        on_trial: OnTrial | None,
+        deadline: float | None = None,
+        on_trial: OnTrial | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self._experiment, self._runner = experiment, runner
         self._deadline, self._on_trial = deadline, on_trial
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         self._failures: list[str] = []
         self._error: BaseException | None = None
 
@@ -476,11 +504,11 @@ class _Loop:
                 trial = self._experiment.ask()
             except (BudgetSpentError, SpaceExhaustedError):
                 return
-            ended = self._run_one(trial)
+            ended = self.run_one(trial)
             if ended is not None:
                 self._note(ended)
 
-    def _run_one(self, trial: Trial) -> Trial | None:
+    def run_one(self, trial: Trial) -> Trial | None:
         """Run a trial; ``None`` if it was given back or lost."""
         experiment, verdicts = self._experiment, list[str]()
 
@@ -497,16 +525,23 @@ class _Loop:
             if not isinstance(outcome, Outcome):
                 outcome = Outcome(metrics=outcome)
             if self._stop.is_set() and not verdicts:
-                experiment.release(trial)
+                self._give_back(trial)
                 return None
             return self._told(trial, outcome, verdicts)
         except LostClaimError:
             return None
         except Exception as error:
+            if self._stop.is_set():  # a run that was stopped before its first step, perhaps
+                self._give_back(trial)
+                return None
             return self._failed(trial, error)
         except BaseException:
             experiment.release(trial)
             raise
+
+    def _give_back(self, trial: Trial) -> None:
+        with contextlib.suppress(LostClaimError):
+            self._experiment.release(trial)
 
     def _told(self, trial: Trial, outcome: Outcome, verdicts: list[str]) -> Trial:
         if verdicts:

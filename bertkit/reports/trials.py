@@ -242,6 +242,12 @@ def label(metric: Metric) -> str:
     return f"{_name(metric.name)} ({metric.unit})" if metric.unit else _name(metric.name)
 
 
+def with_uncertainty(mean: float, std: float) -> str:
+    """Both numbers to the second digit of the uncertain one: ``"83.4 ± 5.4"``."""
+    digits = max(0, 1 - math.floor(math.log10(std))) if std > 0 else 2
+    return f"{mean:.{digits}f} ± {std:.{digits}f}"
+
+
 # Parts of the pictures ---------------------------------------------------------------------------
 
 
@@ -397,7 +403,7 @@ def _write_proposal(axes: Axes, proposal: Proposal, goals: Goals, look: Theme) -
         for metric in goals.metrics:
             if metric.name in proposal.predicted:
                 expected = proposal.predicted[metric.name]
-                numbers = _with_uncertainty(expected.mean, expected.std)
+                numbers = with_uncertainty(expected.mean, expected.std)
                 lines.append((f"{_name(metric.name)}: {numbers} {metric.unit}".rstrip(), False))
     lines += [("", False), ("Why", True)]
     lines += [(line, False) for line in textwrap.wrap(proposal.reason, 46)]
@@ -498,12 +504,6 @@ def _name(name: str) -> str:
 
 def _lower(text: str) -> str:
     return text if text[:2].isupper() or text[:2] == "F1" else text[:1].lower() + text[1:]
-
-
-def _with_uncertainty(mean: float, std: float) -> str:
-    """Both numbers to the second digit of the uncertain one: ``"83.4 ± 5.4"``."""
-    digits = max(0, 1 - math.floor(math.log10(std))) if std > 0 else 2
-    return f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
 def _short(value: object) -> str:

@@ -110,6 +110,43 @@ def test_failure_after_failure_ends_the_search_with_its_reason(new_experiment):
     assert len(experiment.trials) == MOST_FAILURES
 
 
+def test_a_search_that_is_stopped_gives_its_trial_back_and_goes_on_with_it(new_experiment):
+    experiment, stop = new_experiment(observation_budget=5), threading.Event()
+
+    def stopped_in_the_third(trial, report):
+        if trial.number == 3:
+            stop.set()
+            assert not report(CurvePoint(1, 1.0, 50.0))
+        return objective(trial)
+
+    experiment.run(stopped_in_the_third, stop=stop)
+    assert [t.state for t in experiment.trials] == [State.FINISHED, State.FINISHED, State.WAITING]
+    experiment.run(objective)
+    third = experiment.trials[2]
+    assert third.state is State.FINISHED
+    assert len(experiment.trials) == 5
+
+
+def test_what_breaks_because_the_search_is_stopped_is_no_failed_trial(new_experiment):
+    experiment, stop = new_experiment(), threading.Event()
+
+    def torn(*_):
+        stop.set()
+        raise RuntimeError("the engines are gone")
+
+    experiment.run(torn, stop=stop)
+    assert [t.state for t in experiment.trials] == [State.WAITING]
+
+
+def test_one_accepted_trial_is_run_and_told(new_experiment):
+    experiment = new_experiment()
+    trial = experiment.accept(experiment.propose())
+    told = experiment.run_trial(trial, objective)
+    assert told.state is State.FINISHED
+    assert told.metrics == objective(trial)
+    assert experiment.trials == [told]
+
+
 def test_ctrl_c_gives_the_trial_back(new_experiment):
     experiment = new_experiment(observation_budget=3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,15 @@ def choose(page: Any, menu: str, entry: str) -> None:
 
 def save(page: Any, lab: Lab, name: str) -> Any:
     """Save the notebook and read it from the disk."""
-    before = (lab.root / name).stat().st_mtime_ns
+    path = lab.root / name
+    before = path.stat().st_mtime_ns
     choose(page, "File", "Save Notebook")
-    for _ in range(200):
-        if (lab.root / name).stat().st_mtime_ns != before:
-            break
+    for _ in range(LONG // 50):
+        if path.stat().st_mtime_ns != before:
+            with contextlib.suppress(nbformat.reader.NotJSONError):  # written by half
+                return nbformat.read(path, as_version=4)
         page.wait_for_timeout(50)
-    return nbformat.read(lab.root / name, as_version=4)
+    raise AssertionError(f"{name} was not saved within {LONG // 1000} s")
 
 
 def picture(page: Any, path: Path) -> None:

@@ -11,6 +11,7 @@ from bertkit_widgets.engines import EnginesPanel
 from bertkit_widgets.hyperparameters import HyperparametersPanel
 from bertkit_widgets.live import LivePanel
 from bertkit_widgets.studio import Studio
+from bertkit_widgets.trials import TrialsPanel
 
 __all__ = [
     "AskPanel",
@@ -19,4 +20,5 @@ __all__ = [
     "HyperparametersPanel",
     "LivePanel",
     "Studio",
+    "TrialsPanel",
 ]

@@ -19,14 +19,16 @@ from bertkit_widgets.form import read_problem
 from bertkit_widgets.hyperparameters import PATHS, HyperparametersPanel
 from bertkit_widgets.live import LivePanel
 from bertkit_widgets.periodic import Periodic
+from bertkit_widgets.trials import TrialsPanel
 
-TABS = ("1 Data", "2 Engines", "3 Hyperparameters", "4 Training", "5 Ask")
-DATA, ENGINES, HYPERPARAMETERS, TRAINING, ASK = range(5)
+TABS = ("1 Data", "2 Engines", "3 Hyperparameters", "4 Training", "5 Trials", "6 Ask")
+DATA, ENGINES, HYPERPARAMETERS, TRAINING, TRIALS, ASK = range(6)
+STORE_FILE = "advisor.db"
 WATCH_SECONDS = 0.5
 
 
 class Studio:
-    """All panels in one: choose data, start engines, set hyperparameters, train, ask.
+    """All panels in one: choose data, start engines, set hyperparameters, train, search, ask.
 
     The kernel stays free while training runs. ``studio.start()`` does what the Start button does
     and returns at once; ``await studio.run`` waits for the result with the buttons alive, and
@@ -42,6 +44,7 @@ class Studio:
         engines: The engines panel.
         hyperparameters: The hyperparameters panel.
         live: The live panel.
+        trials: The trials panel.
         ask: The ask panel.
 
     Example:
@@ -60,6 +63,10 @@ class Studio:
         )
         output = self.hyperparameters.config.output
         self.live = LivePanel(runs_folder=output, on_resume=self._resume, on_change=self._changed)
+        self.trials = TrialsPanel(
+            Path(output) / STORE_FILE, config=lambda: self.config, engines=self.engines,
+            on_run=self._follow_trial, on_change=self._changed,
+        )  # fmt: skip
         self.ask = AskPanel(runs_folder=output)
         self._started: Run | None = None
         self._watch = Periodic(self._look, WATCH_SECONDS, "bertkit-studio")
@@ -101,13 +108,15 @@ class Studio:
             ClusterError: If a run goes on, or the engines cannot be had.
             RunError: If the run's folder cannot be made.
         """
-        if self.training:
+        if self.training or self.trials.busy:
             raise ClusterError("a run goes on; stop it before starting another")
         config = self.config
         return self._follow(self.engines.start().train(config))
 
     def stop(self) -> None:
-        """Ask the run to stop after its current step; returns at once."""
+        """Ask the run, or the search, to stop after its current step; returns at once."""
+        if self.trials.busy:
+            self.trials.stop()
         self.live.stop()
 
     def wait(self, timeout: float | None = None) -> Result:
@@ -120,7 +129,8 @@ class Studio:
         return self.live.wait(timeout)
 
     def close(self) -> None:
-        """Stop a run that goes on and end the engines."""
+        """Stop what goes on and end the engines."""
+        self.trials.close()
         self.engines.stop()
         self.engines.wait(30.0)
 
@@ -154,7 +164,7 @@ class Studio:
         self._state = style.text("", "bk-studio-state")
         parts = [
             self.data.widget, self.engines.widget, self.hyperparameters.widget,
-            self.live.widget, self.ask.widget,
+            self.live.widget, self.trials.widget, self.ask.widget,
         ]  # fmt: skip
         self._tabs = ipywidgets.Tab(parts, titles=TABS)
         self.widget = style.panel(
@@ -182,9 +192,11 @@ class Studio:
     _shared: Mapping[str, Scalar] | None = None
 
     def _show(self) -> None:
-        problems, training = self._problems(), self.training
+        searching = self.trials.busy
+        problems, training = self._problems(), self.training or searching
         self._start_button.disabled = training or bool(problems)
-        self._stop_button.disabled = not self.live.can_stop
+        self._stop_button.disabled = not (self.live.can_stop or self.trials.can_stop)
+        self.trials.lock(self.training and not searching)
         self.data.lock(training)
         self.hyperparameters.lock(training)
         words = _words(problems)
@@ -210,6 +222,12 @@ class Studio:
         self._show()
         self._watch.start()
         return run
+
+    def _follow_trial(self, run: Run) -> None:
+        """Show a trial's run among the curves; the search goes on looking after it."""
+        self._started = run
+        self.live.show(run)
+        self._watch.start()
 
     def _resume(self, folder: Path) -> Run:
         run = self.engines.start().resume(folder)
