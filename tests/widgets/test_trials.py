@@ -199,7 +199,7 @@ def test_a_search_is_reopened_from_its_file(new_panel, tmp_path):
         new_panel(experiment=9)
 
 
-def test_trials_of_another_handle_are_followed(new_panel, gate, tmp_path):
+def test_trials_of_another_handle_are_followed(new_panel, tmp_path):
     panel = new_panel()
     panel.propose()
     assert panel.wait(60)
