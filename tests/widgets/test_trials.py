@@ -231,7 +231,7 @@ def test_a_parameter_that_is_no_setting_is_refused_for_training(tmp_path):
     panel._form._space.input.value = "temperature: 0.1 to 1"
     assert "is not a configuration field" in words(panel._form._space._hint.value)
     panel._form._space.input.value = "batch_size: 0, 8"
-    assert "expected at least 1" in words(panel._form._space._hint.value)
+    assert "expected a whole number from 1" in words(panel._form._space._hint.value)
     assert panel._start_button.disabled
 
 
