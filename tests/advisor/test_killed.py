@@ -1,4 +1,7 @@
-"""kill -9 at random moments: nothing is lost, nothing is counted twice."""
+"""kill -9 at random moments: nothing is lost, nothing is counted twice.
+
+``benchmarks/advisor/kill_nine.py`` does it to ``bertkit advise`` itself, thirty times.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tests.advisor.conftest import SPACE, objective
 
 fork = multiprocessing.get_context("fork")
 
-KILLS = 30
+KILLS = 10
 BUDGET = 400
 POINTS = 4
 
@@ -37,7 +40,7 @@ def run_trials(path, id, ledger):
         experiment.run(train, on_trial=note)
 
 
-def test_thirty_kills(store_path, tmp_path):
+def test_ten_kills(store_path, tmp_path):
     with Experiment.create(
         store_path, "killed", space=SPACE, sampler="random", pruning="off",
         observation_budget=BUDGET,
