@@ -7,7 +7,7 @@ import pytest
 
 from bertkit.advisor.goals import Goals
 from bertkit.advisor.space import Space
-from bertkit.advisor.surrogate import Surrogate
+from bertkit.advisor.surrogate import Surrogate, is_ratio_scale
 from bertkit.advisor.trial import Origin, State, Trial
 from bertkit.errors import AdvisorError
 
@@ -110,3 +110,17 @@ def test_equal_metrics_are_no_trouble():
     (predicted,) = surrogate.predict([flat[0].parameters])
     assert predicted["f1"].mean == pytest.approx(80.0)
     assert surrogate.importance("f1")["dropout"] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("values", "by_ratios"),
+    [
+        ([30.0, 60.0, 120.0], True),
+        ([88.0, 90.0, 91.0], False),  # the ends are too near for it to matter
+        ([0.0, 0.5, 1.0], False),
+        ([1e-9, 0.5, 1.0], False),  # one logarithm would outweigh all others
+        ([-2.0, 0.5, 1.0], False),
+    ],
+)
+def test_only_what_is_clearly_above_zero_is_compared_by_ratios(values, by_ratios):
+    assert is_ratio_scale(np.array(values)) is by_ratios
