@@ -6,6 +6,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from bertkit.advisor import Store
 from bertkit.run import Run
 from tests import tiny
 from tests.browser.lab_page import LONG, open_notebook, picture, run_all, save, write_notebook
@@ -178,6 +179,35 @@ def test_a_new_kernel_shows_a_saved_run(page, lab, studio_run, screenshots):
     expect(page.locator(".bk-log")).to_contain_text("Finished", timeout=LONG)
     picture(page, screenshots / "reopened.png")
     shut_kernel_down(page)
+
+
+def test_one_trial_of_the_advisor(studio, lab, screenshots):
+    page = studio
+    field(page, "Number of epochs").fill("2")
+    field(page, "Target F1").fill("20")  # a trial of a few seconds
+    tab(page, "Trials")
+    field(page, "Space").fill("learning_rate: soon")
+    expect(page.locator(".bk-trials [role=alert]")).to_contain_text("learning_rate", timeout=LONG)
+    expect(button(page, "Start search")).to_be_disabled()
+    field(page, "Space").fill("learning_rate: 1e-4 to 4e-3, log\nbatch_size: 16, 32")
+    button(page, "Next proposal").click()
+    expect(page.locator(".bk-reason")).to_contain_text("without a search", timeout=LONG)
+    picture(page, screenshots / "proposal.png")
+    field(page, "learning_rate").fill("2e-3")
+    button(page, "Accept").click()
+    expect(page.locator(".bk-trials-state")).to_contain_text("Trial 1 goes on", timeout=LONG)
+    expect(button(page, "Start training")).to_be_disabled()
+    expect(page.locator(".bk-trials-table")).to_contain_text("★ best", timeout=LONG)
+    expect(page.locator(".bk-pareto img")).to_have_attribute(
+        "alt", re.compile("1 finished trials?")
+    )
+    expect(button(page, "Start training")).to_be_enabled(timeout=LONG)
+    expect(page.locator(".bk-proposal")).to_be_visible(timeout=LONG)  # what comes next
+    picture(page, screenshots / "trials.png")
+    with Store(lab.root / "runs" / "advisor.db") as store:
+        (trial,) = store.trials(store.experiments()[-1].id)
+    assert trial.parameters == {"learning_rate": 2e-3, "batch_size": 16}
+    assert Run(lab.root / "runs" / "trial-001").result.f1 == trial.metrics["f1"]
 
 
 @pytest.fixture
