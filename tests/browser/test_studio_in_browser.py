@@ -11,6 +11,10 @@ from bertkit.run import Run
 from tests import tiny
 from tests.browser.lab_page import LONG, open_notebook, picture, run_all, save, write_notebook
 
+pytestmark = pytest.mark.timeout(1800)  # seconds; each wait below has an end of its own
+LEARNING = 900_000
+"""Milliseconds that training may take; alone on two cores it takes a fortieth of that."""
+
 NOTEBOOK = "studio.ipynb"
 CELL = "from bertkit_widgets import Studio\nstudio = Studio(timeout=300)\nstudio"
 
@@ -122,7 +126,7 @@ def test_from_the_form_to_an_answered_question(studio, lab, screenshots):
     expect(status).to_contain_text("Training", timeout=LONG)
     see_pictures_change(page, 2)
     picture(page, screenshots / "training.png")
-    expect(status).to_contain_text("early stop: F1 reached 85", timeout=LONG)
+    expect(status).to_contain_text("early stop: F1 reached 85", timeout=LEARNING)
     assert page.evaluate("window.shown.size") > 5
     expect(begin).to_be_enabled(timeout=LONG)
     image = page.locator(".bk-live .bk-plot img")

@@ -35,6 +35,7 @@ class SearchForm:
 
     Attributes:
         widget: The form.
+        refresh_button: Looks into the file again; stands among the other buttons.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class SearchForm:
     def lock(self, locked: bool) -> None:
         """Lock what cannot be changed now: everything, or what a saved search has fixed."""
         fixed = locked or self.chosen is not None
-        self._file.disabled = self._choice.disabled = self._refresh_button.disabled = locked
+        self._file.disabled = self._choice.disabled = self.refresh_button.disabled = locked
         self._budget.input.disabled = locked
         self._name.disabled = fixed
         for field in (self._space, *self._thresholds.values()):
@@ -144,7 +145,9 @@ class SearchForm:
         self._name = ipywidgets.Text(
             value="search", description="Name", layout=wide, tooltip="What you call it"
         )
-        self._refresh_button = style.button("Refresh", "Look into the file again", "refresh")
+        self.refresh_button = style.button(
+            "Refresh", "Look for searches in the file again", "refresh"
+        )
         self._budget = CheckedField(
             _text("Trials at most", OBSERVATION_BUDGET, "Most trials of this search"),
             _budget, "budget", hint=f"1 to {MOST_TRIALS:,}", on_change=self._changed,
@@ -160,7 +163,7 @@ class SearchForm:
         )  # fmt: skip
         self._fields = [self._budget, *self._thresholds.values(), self._space]
         self._file.observe(lambda _: self._new_file(), "value")
-        self._refresh_button.on_click(lambda _: self.refresh(self.chosen))
+        self.refresh_button.on_click(lambda _: self.refresh(self.chosen))
         self._choice.observe(lambda _: self._chose(), "value")
         plain = [
             style.tagged(ipywidgets.VBox([box]), "bk-field")

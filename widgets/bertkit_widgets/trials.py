@@ -249,7 +249,9 @@ class TrialsPanel:
         self._effects = style.text("", "bk-plot", "bk-effects")
         self._more_box = style.hidden([self._over_trials, self._effects])
         self._more.observe(lambda change: self._toggle_more(change["new"]), "value")
-        buttons = [self._start_button, self._stop_button, self._propose_button]
+        buttons = [
+            self._start_button, self._stop_button, self._propose_button, form.refresh_button,
+        ]  # fmt: skip
         self.widget = style.panel(
             [
                 form.widget, style.row(buttons), self._state, self._numbers,
@@ -279,8 +281,10 @@ class TrialsPanel:
 
     _failed = False
 
-    def _busy_changed(self, _: bool) -> None:
+    def _busy_changed(self, busy: bool) -> None:
         self._seen = None
+        if self.experiment is not None and not busy:
+            self._form.refresh(self.experiment.id)  # its name says how many trials it has
         if hasattr(self, "_thread"):
             self._show_buttons()
             self._thread.start()
