@@ -68,7 +68,7 @@ class Cluster:
         *,
         cores_per_engine: int | None = None,
         profile: str | None = None,
-        timeout: float = 120.0,
+        timeout: float = 300.0,
         keep_alive: bool = False,
         environment: Mapping[str, str] | None = None,
         interface: str | None = None,
