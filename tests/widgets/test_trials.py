@@ -102,11 +102,11 @@ def test_the_kernel_stays_free_and_stop_gives_the_trial_back(new_panel, gate):
     assert time.perf_counter() - began < 5  # the trial itself would go on for ever
     until(lambda: "Trial 1 goes on." in words(panel._state.value))
     until(lambda: "at step" in words(panel._state.value))
-    assert "Trial 1 goes on" in panel._proposal._title.value
+    until(lambda: "Trial 1 goes on" in panel._proposal._title.value)
     assert panel._start_button.disabled
     assert panel._propose_button.disabled
     assert panel._form._budget.input.disabled
-    assert panel._proposal._buttons.layout.display == "none"
+    until(lambda: panel._proposal._buttons.layout.display == "none")
     with pytest.raises(AdvisorError, match="a search goes on"):
         panel.start()
 
@@ -172,6 +172,16 @@ def test_what_is_expected_is_shown_with_its_uncertainty(new_panel):
     shown = words(panel._proposal._expected.value)
     assert "±" in shown
     assert f"{expected['f1'].mean:.0f}"[:2] in shown
+
+
+def test_what_was_typed_into_a_proposal_outlives_a_new_picture(new_panel):
+    panel = new_panel()
+    panel.propose()
+    until(lambda: panel._proposal.proposal is not None)
+    panel._proposal._fields["learning_rate"].input.value = "1.5e-4"
+    panel._more.value = True
+    assert panel.wait(60)
+    assert panel._proposal._fields["learning_rate"].input.value == "1.5e-4"
 
 
 def test_a_search_is_reopened_from_its_file(new_panel, tmp_path):

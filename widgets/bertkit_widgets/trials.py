@@ -82,6 +82,7 @@ class TrialsPanel:
         self._blocked = self._wants_proposal = False
         self._seen: object = None
         self._drawn: object = None
+        self._next_for: object = None
         self._kept = KeptOutput()
         self._search = Search(
             self._fail, self._busy_changed, runner=runner, engines=engines or EnginesPanel(),
@@ -144,7 +145,8 @@ class TrialsPanel:
             ConfigError: If the configuration is wrong.
         """
         self._experiment(self._common_config()).set_budget(self._form.budget)
-        self._wants_proposal = True
+        with self._lock:
+            self._wants_proposal, self._next_for = True, None
         self._look_anew()
 
     def accept(self) -> None:
@@ -335,7 +337,7 @@ class TrialsPanel:
             before, self.experiment = self.experiment, experiment
             if before is not None:
                 before.close()
-            self._seen = self._drawn = None
+            self._seen = self._drawn = self._next_for = None
             self._wants_proposal = False
             self._proposal.hide()
             self._clear()
@@ -385,9 +387,11 @@ class TrialsPanel:
         self._numbers.value = trial_tiles(trials, experiment.goals, budget)
         self._table.value = trial_rows(trials, experiment.goals, experiment.space)
         drawn = (searching, [(t.number, t.state) for t in trials])
+        if drawn != self._next_for:  # else what a person has typed into it would be lost
+            self._next_for = drawn
+            self._show_next(experiment, trials, searching)
         if drawn != self._drawn:
             self._drawn = drawn
-            self._show_next(experiment, trials, searching)
             self._draw(experiment, trials)
 
     def _show_next(self, experiment: Experiment, trials: Sequence[Trial], searching: bool) -> None:
