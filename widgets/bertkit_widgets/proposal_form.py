@@ -66,13 +66,13 @@ class ProposalForm:
             goals: Its metrics.
             locked: Whether it can only be looked at.
         """
-        self.proposal, self._locked = proposal, locked
-        self._fields = {p.name: self._field(p, proposal) for p in space.parameters}
-        self._grid.children = [field.widget for field in self._fields.values()]
+        fields = {p.name: self._field(p, proposal) for p in space.parameters}
+        self._grid.children = [field.widget for field in fields.values()]
         self._title.value = f"<h4>{style.escape(title)}</h4>"
         self._words.value = f"<p><b>Why:</b> {style.escape(proposal.reason)}</p>"
         self._expected.value = _expected(proposal, goals)
         self._buttons.layout.display = "none" if locked else None
+        self.proposal, self._fields, self._locked = proposal, fields, locked
         self._changed()
         style.reveal(self.widget, True)
 
