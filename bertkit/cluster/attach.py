@@ -81,6 +81,10 @@ class AttachedEngines:
         self._engines = []
         self._descriptions = {}
 
+    def forget(self) -> None:
+        """Take the engines as ended: `close` then asks nothing of them any more."""
+        self._engines = []
+
     def _describe(self, count: int, known: set[int], deadline: Deadline) -> None:
         """Ask some more engines where they run."""
         ids = [number for number in self._client.ids if number not in known][:count]

@@ -184,6 +184,7 @@ class Cluster:
             asked.join(STOP_SECONDS)  # an engine that is busy or dead does not answer
             for engine in self._engines:
                 engine.process.kill()
+            self._source.forget()  # the client's sockets may be closed before they seem dead
         self.stop()
 
     def __enter__(self) -> Cluster:

@@ -81,7 +81,7 @@ def test_engines_are_shown_one_row_each(studio):
     rows = words(studio.engines._table.value)
     assert "GiB" in rows
     until(lambda: "now" in words(studio.engines._table.value))
-    assert "Ready." in studio.engines._state.value
+    until(lambda: "Ready." in studio.engines._state.value)  # after the last run
 
 
 def test_stop_and_resume(studio):
