@@ -7,6 +7,7 @@ the median of the rounds' ratios.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -19,6 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from benchmarks.work import SIZES
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TURN_SECONDS = 1800.0
@@ -124,3 +127,23 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     """First and third quartile, values between the measured ones included."""
     first, _, third = statistics.quantiles(values, n=4, method="inclusive")
     return first, third
+
+
+def contest_words(text: str | None, *, model: str, batch: int) -> argparse.ArgumentParser:
+    """The words that every contest's command line knows, with its own defaults."""
+    words = argparse.ArgumentParser(description=text)
+    words.add_argument("--model", choices=list(SIZES), default=model)
+    words.add_argument("--batch", type=int, default=batch)
+    words.add_argument("--cores", type=int, default=2)
+    words.add_argument("--rounds", type=int, default=5)
+    words.add_argument("--log", type=Path, default=Path("contest.log"))
+    words.add_argument("--out", type=Path)
+    return words
+
+
+def show(result: Mapping[str, Any], out: Path | None) -> None:
+    """Print a result, and write it where it shall be kept."""
+    text = json.dumps(result, indent=2)
+    print(text)
+    if out:
+        out.write_text(text + "\n")

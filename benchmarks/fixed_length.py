@@ -10,12 +10,10 @@ matrix products alone through the same library in the same rounds; the share of 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Entry, contestants, hold, summarize
+from benchmarks.contest import Entry, contest_words, contestants, hold, show, summarize
 from benchmarks.flops import step_flops
 from benchmarks.machine import describe_machine
 from benchmarks.work import SIZES
@@ -73,20 +71,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and write."""
-    words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--model", choices=list(SIZES), default="base")
-    words.add_argument("--batch", type=int, default=8)
+    words = contest_words(__doc__, model="base", batch=8)
     words.add_argument("--length", type=int, default=384)
-    words.add_argument("--cores", type=int, default=2)
-    words.add_argument("--rounds", type=int, default=5)
     words.add_argument("--quick", action="store_true", help="bfloat16 only")
-    words.add_argument("--log", type=Path, default=Path("contest.log"))
-    words.add_argument("--out", type=Path)
     options = words.parse_args()
-    text = json.dumps(measure(options), indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    show(measure(options), options.out)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,11 @@ The same examples, drawn at random from a folder of real questions, are trained 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Entry, contestants, hold, summarize
+from benchmarks.contest import Entry, contest_words, contestants, hold, show, summarize
 from benchmarks.machine import describe_machine
-from benchmarks.work import SIZES
 
 OURS = "bertkit"
 
@@ -60,20 +58,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print and write."""
-    words = argparse.ArgumentParser(description=__doc__)
+    words = contest_words(__doc__, model="minilm", batch=16)
     words.add_argument("--data", type=Path, required=True, help="folder of real questions")
-    words.add_argument("--model", choices=list(SIZES), default="minilm")
-    words.add_argument("--batch", type=int, default=16)
     words.add_argument("--steps", type=int, default=8)
-    words.add_argument("--cores", type=int, default=2)
-    words.add_argument("--rounds", type=int, default=5)
-    words.add_argument("--log", type=Path, default=Path("contest.log"))
-    words.add_argument("--out", type=Path)
     options = words.parse_args()
-    text = json.dumps(measure(options), indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    show(measure(options), options.out)
 
 
 if __name__ == "__main__":
