@@ -232,10 +232,10 @@ class DataPanel:
         from bertkit.bert.hub import fetch
 
         model = str(self._model.value).strip()
-        self._say(style.status("wait", f"Downloading {model}", "this can take minutes …"))
-        folder = fetch(model)
+        self._say(style.status("wait", f"Asking for {model}", "…"))
+        folder = fetch(model, lambda done, total: self._show_bytes(model, done, total))
         self.form.values = {"model": model}
-        self._say(style.status("good", "Downloaded.", f"{model} is in {folder}."))
+        self._say(style.status("good", "Downloaded and checked.", f"{model} is in {folder}."))
 
 
 def _load(model: str) -> Pretrained:

@@ -143,9 +143,15 @@ class HyperparametersPanel:
             form.disable(locked)
         self._preset.disabled = self._upload.disabled = locked
 
-    def share(self, values: Mapping[str, Scalar]) -> None:
-        """Tell the values of fields that are edited elsewhere, for checks and exports."""
+    def share(self, values: Mapping[str, Scalar], engines: int | None = None) -> None:
+        """Tell what is edited elsewhere, for checks and exports.
+
+        Args:
+            values: Values of the other fields.
+            engines: Number of engines, where it is known.
+        """
         self._others = dict(values)
+        self.engines = engines or self.engines
         self._show()
 
     def _ipython_display_(self) -> None:
@@ -159,7 +165,8 @@ class HyperparametersPanel:
 
     def _make_widgets(self) -> None:
         self._preset = ipywidgets.Dropdown(
-            options=["", "defaults", *PRESETS], value="", description="Start from",
+            options=[("your own values", ""), *((name, name) for name in ("defaults", *PRESETS))],
+            value="", description="Start from",
             tooltip="Fill all fields with settings that are known to work",
             layout=ipywidgets.Layout(width="20em"),
         )  # fmt: skip

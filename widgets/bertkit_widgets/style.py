@@ -21,6 +21,7 @@ CSS = """
   color: var(--bk-text); font-size: 14px; line-height: 1.45; overflow: hidden; }
 [data-jp-theme-light="false"] .bk, body.vscode-dark .bk, html[theme=dark] .bk {
   --bk-blue: #56B4E9; --bk-bad: #ff9d94; --bk-good: #4fd6a8; --bk-warn: #f0b64a; }
+.bk .widget-box { overflow: visible; } /* the library's own would scroll by a few pixels */
 .bk .widget-html, .bk .widget-html-content { font-size: inherit; line-height: inherit;
   height: auto; color: inherit; overflow: visible; }
 .bk h3 { font-size: 16px; margin: 2px 0 4px; font-weight: 600; color: var(--bk-text); }
@@ -43,6 +44,11 @@ CSS = """
 .bk-warn { border-color: var(--bk-warn); } .bk-bad { border-color: var(--bk-bad); }
 .bk-good b { color: var(--bk-good); } .bk-warn b { color: var(--bk-warn); }
 .bk-bad b { color: var(--bk-bad); }
+.bk-spin { display: inline-block; width: .8em; height: .8em; border: 2px solid var(--bk-line);
+  border-top-color: var(--bk-blue); border-radius: 50%; vertical-align: -1px; margin-right: 3px;
+  animation: bk-turn 1.2s linear infinite; }
+@keyframes bk-turn { to { transform: rotate(360deg); } }
+@media (prefers-reduced-motion: reduce) { .bk-spin { animation: none; } }
 .bk summary { cursor: pointer; color: var(--bk-faint); }
 .bk-tiles { display: flex; flex-wrap: wrap; gap: 4px 22px; margin: 4px 0; }
 .bk-tile { min-width: 4.5em; } .bk-tile b { display: block; font-size: 18px; font-weight: 600;
@@ -63,7 +69,8 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
   outline-offset: 1px; }
 .bk .bk-primary { background: #0072B2; color: #fff; font-weight: 600; }
 .bk .bk-primary:disabled { background: var(--bk-soft); color: var(--bk-faint); opacity: .75; }
-.bk-field { padding: 0 12px 4px 0; }
+.bk-field { padding: 0 12px 4px 2px; min-width: 0; }
+.bk-field .jupyter-widgets { margin-left: 0; margin-right: 0; }
 .bk-field .widget-text, .bk-field .widget-dropdown, .bk-field .widget-combobox,
 .bk-field .widget-textarea, .bk-field .widget-select { flex-direction: column; height: auto;
   width: 100%; align-items: stretch; }
@@ -77,7 +84,8 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
 .bk .bk-hint { color: var(--bk-faint); font-size: 12px; line-height: 1.35; min-height: 17px; }
 .bk .bk-hint .bk-error { color: var(--bk-bad); font-weight: 600; }
 .bk-help { display: none; } .bk-explained .bk-help { display: block; color: var(--bk-text); }
-.bk-wrong input, .bk-wrong select, .bk-wrong textarea { border: 2px solid var(--bk-bad); }
+.bk-wrong input, .bk-wrong select, .bk-wrong textarea {
+  border: 2px solid var(--bk-bad) !important; } /* also while one types into it */
 .bk-changed .widget-label::after { content: " ●"; color: var(--bk-blue); }
 .bk mark { background: var(--bk-mark); color: var(--bk-mark-text); padding: 0 2px;
   border-radius: 2px; font-weight: 600; }
@@ -198,7 +206,13 @@ def status(kind: str, title: str, words: str = "", details: str = "") -> str:
     )
 
 
-_SIGNS = {"note": "ℹ", "wait": "⏳", "good": "✔", "warn": "▲", "bad": "✖"}  # noqa: RUF001
+_SIGNS = {
+    "note": "ℹ",  # noqa: RUF001 - it is meant
+    "wait": '<span class="bk-spin" aria-hidden="true"></span>',
+    "good": "✔",
+    "warn": "▲",
+    "bad": "✖",
+}
 
 
 def progress_bar(done: float, total: float, label: str) -> str:
