@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 PACKAGING := $(wildcard packaging/*/*)
 
-.PHONY: demo test check setup oracles browser lock clean format
+.PHONY: demo test check setup oracles browser binder lock clean format
 
 demo: setup ## the main job: bundled sample, packaged model, two engines, early stop
 	$(BIN)/bertkit demo
@@ -60,6 +60,9 @@ browser:
 		apt-get update --quiet --quiet && \
 		apt-get install --quiet --quiet --yes --no-install-recommends chromium > /dev/null; } || \
 		echo "No Chromium here, so the browser tests will skip: sudo apt install chromium"
+
+binder: setup ## replay binder/ as Binder would: a clean environment by pip, a server, the demo notebook
+	$(BIN)/python -m benchmarks.binder_replay --out benchmarks/results/binder_replay.json
 
 lock: setup ## pin every dependency anew
 	$(UV) compile --universal --generate-hashes --no-emit-index-url --no-header --upgrade \

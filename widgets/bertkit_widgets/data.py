@@ -59,7 +59,7 @@ class DataPanel:
         self._address = address
         self._max_seq_length = Config().max_seq_length
         self.form = ConfigForm(PATHS, on_change)
-        self.form.widget.layout.grid_template_columns = "repeat(auto-fill, minmax(20em, 1fr))"
+        self.form.widget.layout.grid_template_columns = "repeat(auto-fill, minmax(17em, 1fr))"
         self.form.widget.add_class("bk-explained")  # here one needs the sentences
         self._make_widgets()
         self._background = Background(self._say, self._lock_buttons)

@@ -200,12 +200,12 @@ def _tooltip(setting: Setting) -> str:
 
 
 def _hint(setting: Setting, message: str | None) -> str:
+    explained = f'<span class="bk-help">{style.escape(setting.help)}</span>'
     if message:
-        return f'<span class="bk-error" role="alert">✖ {style.escape(message)}</span>'
+        return f'{explained}<span class="bk-error" role="alert">✖ {style.escape(message)}</span>'
     limits = f"{_limits(setting)} · " if _limits(setting) else ""
     default = as_text(setting.default)
     default = {"True": "on", "False": "off"}.get(default, default)
-    explained = f'<span class="bk-help">{style.escape(setting.help)}</span>'
     usual = f"default {style.escape(default)}" if default else "may stay empty"
     return f"{explained}{limits}{usual}"
 

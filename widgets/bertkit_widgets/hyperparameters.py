@@ -109,10 +109,12 @@ class HyperparametersPanel:
             ConfigError: If a name or value is wrong; then nothing is taken over.
         """
         complete = Config.from_dict(values).to_dict()
-        for form in self._forms:
-            form.values = {name: complete[name] for name in form.fields}
         mine = self.values
         self._others = {name: value for name, value in complete.items() if name not in mine}
+        self._loading = True  # one check after all of them, not one after each form
+        for form in self._forms:
+            form.values = {name: complete[name] for name in form.fields}
+        self._loading = False
         if self._on_load:
             self._on_load(complete)
         self._changed()
@@ -152,6 +154,7 @@ class HyperparametersPanel:
         """
         self._others = dict(values)
         self.engines = engines or self.engines
+        self._forget_preset()
         self._show()
 
     def _ipython_display_(self) -> None:
@@ -258,13 +261,21 @@ class HyperparametersPanel:
         (self._fields.add_class if change["new"] else self._fields.remove_class)("bk-explained")
 
     def _changed(self) -> None:
+        if self._loading:
+            return
         self._show()
+        self._forget_preset()
+        if self._on_change:
+            self._on_change()
+
+    _loading = False
+
+    def _forget_preset(self) -> None:
+        """Show no preset whose values were changed, so that it can be chosen again."""
         name = self._preset.value
         values = {**self._others, **self.values}
         if name and Config.from_dict(PRESETS.get(name, {})).to_dict() != values:
-            self._preset.value = ""  # so that choosing it again fills the fields again
-        if self._on_change:
-            self._on_change()
+            self._preset.value = ""
 
     def _show(self) -> None:
         problems = self.problems

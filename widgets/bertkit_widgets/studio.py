@@ -32,8 +32,9 @@ class Studio:
     """All panels in one: choose data, start engines, set hyperparameters, train, search, ask.
 
     A run of the configuration's folder that goes on already, such as one that a restarted kernel
-    has left behind, is shown at once. The kernel stays free while training runs. ``studio.start()`` does what the Start button does
-    and returns at once; ``await studio.run`` waits for the result with the buttons alive, and
+    has left behind, is shown at once. The kernel stays free while training runs.
+    ``studio.start()`` does what the Start button does and returns at once; ``await studio.run``
+    waits for the result with the buttons alive, and
     ``studio.wait()`` waits for it in scripts.
 
     Args:

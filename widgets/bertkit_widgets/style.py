@@ -18,12 +18,14 @@ CSS = """
   --bk-line: var(--jp-border-color2, #d0d7de); --bk-back: var(--jp-layout-color1, #fff);
   --bk-soft: var(--jp-layout-color2, #f3f4f6); --bk-blue: #0072B2; --bk-bad: #b3261e;
   --bk-good: #00694b; --bk-warn: #8a5a00; --bk-mark: #ffe08a; --bk-mark-text: #1f2328;
-  color: var(--bk-text); font-size: 14px; line-height: 1.45; overflow: hidden; }
+  color: var(--bk-text); font-size: 14px; line-height: 1.45; }
 [data-jp-theme-light="false"] .bk, body.vscode-dark .bk, html[theme=dark] .bk {
   --bk-blue: #56B4E9; --bk-bad: #ff9d94; --bk-good: #4fd6a8; --bk-warn: #f0b64a; }
 .bk .widget-box { overflow: visible; } /* the library's own would scroll by a few pixels */
 .bk .widget-html, .bk .widget-html-content { font-size: inherit; line-height: inherit;
   height: auto; color: inherit; overflow: visible; }
+.bk > .widget-html, .bk .widget-box > .widget-html { width: calc(100% - 4px); }
+.bk-field > .widget-html.bk-hint { width: 100%; }
 .bk h3 { font-size: 16px; margin: 2px 0 4px; font-weight: 600; color: var(--bk-text); }
 .bk h4 { font-size: 13px; margin: 10px 0 2px; font-weight: 600; color: var(--bk-faint);
   border-bottom: 1px solid var(--bk-line); padding-bottom: 3px; }
@@ -83,7 +85,14 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
 .bk-field .widget-select select { width: 100%; flex: none; }
 .bk .bk-hint { color: var(--bk-faint); font-size: 12px; line-height: 1.35; min-height: 17px; }
 .bk .bk-hint .bk-error { color: var(--bk-bad); font-weight: 600; }
-.bk-help { display: none; } .bk-explained .bk-help { display: block; color: var(--bk-text); }
+.bk-field { position: relative; }
+.bk-help { position: absolute; bottom: calc(100% - 2px); left: 2px; max-width: 26em; z-index: 9;
+  visibility: hidden; opacity: 0; transition: opacity .15s .4s, visibility 0s .4s;
+  padding: 5px 9px; background: var(--bk-back); color: var(--bk-text); pointer-events: none;
+  border: 1px solid var(--bk-line); border-radius: 4px; box-shadow: 0 2px 8px rgba(0, 0, 0, .25); }
+.bk-field:hover .bk-help { visibility: visible; opacity: 1; }
+.bk-explained .bk-help { display: block; position: static; visibility: visible; opacity: 1;
+  max-width: none; padding: 0; border: 0; box-shadow: none; background: none; transition: none; }
 .bk-wrong input, .bk-wrong select, .bk-wrong textarea {
   border: 2px solid var(--bk-bad) !important; } /* also while one types into it */
 .bk-changed .widget-label::after { content: " ●"; color: var(--bk-blue); }
@@ -170,7 +179,7 @@ def reveal(box: Any, shown: bool) -> None:
 
 def text(value: str = "", *classes: str) -> Any:
     """A piece of HTML; escape what comes from elsewhere with `escape`."""
-    return tagged(ipywidgets.HTML(value, layout=ipywidgets.Layout(width="100%")), *classes)
+    return tagged(ipywidgets.HTML(value), *classes)
 
 
 def heading(title: str, sentence: str = "") -> Any:
