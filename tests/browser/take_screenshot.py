@@ -18,7 +18,6 @@ from tests.browser.lab_page import LONG, open_notebook, run_all, write_notebook
 
 CELL = "from bertkit_widgets import Studio\n\nstudio = Studio()\nstudio"
 WIDTH, HEIGHT = 1100, 890
-EVALUATIONS = 6
 TRAINING_MILLISECONDS = 1_800_000
 
 
@@ -26,7 +25,9 @@ def main() -> None:
     """Train the demo until its F1 has been measured some times, then take the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
+    parser.add_argument("--evaluations", type=int, default=4, help="points of the F1 curve")
+    options = parser.parse_args()
+    out: Path = options.out
     chromium = next(path for name in NAMES if (path := shutil.which(name)))
     with tempfile.TemporaryDirectory() as folder:
         root, private = Path(folder, "notebooks"), Path(folder, "jupyter")
@@ -39,8 +40,9 @@ def main() -> None:
             run_all(page)
             page.get_by_role("button", name="Start training").click(timeout=LONG)
             page.wait_for_function(
-                "count => document.querySelectorAll('.bk-log p').length > count",
-                arg=EVALUATIONS, timeout=TRAINING_MILLISECONDS,
+                "count => [...document.querySelectorAll('.bk-log p')]"
+                ".filter(line => line.textContent.includes(': F1')).length >= count",
+                arg=options.evaluations, timeout=TRAINING_MILLISECONDS,
             )  # fmt: skip
             out.parent.mkdir(parents=True, exist_ok=True)
             page.screenshot(path=str(out))

@@ -149,8 +149,14 @@ class DataPanel:
         self._model_button.on_click(lambda _: self.download_model())
         return ipywidgets.VBox(
             [
-                style.row([self._version, self._target, self._download_button]),
-                style.row([self._model, self._model_button]),
+                style.row(
+                    [
+                        style.beside(self._version),
+                        style.beside(self._target),
+                        self._download_button,
+                    ]
+                ),
+                style.row([style.beside(self._model), self._model_button]),
             ]
         )
 

@@ -198,7 +198,9 @@ class HyperparametersPanel:
         self._explain.observe(self._toggle_help, "value")
         self.widget = style.panel(
             [
-                style.row([self._preset, self._all, self._explain, self._code, self._file]),
+                style.row(
+                    [style.beside(self._preset), self._all, self._explain, self._code, self._file]
+                ),
                 self._code_box, self._file_box, self._state, self._fields,
             ],
             "hyperparameters",
@@ -222,7 +224,11 @@ class HyperparametersPanel:
         self._links = style.text("")
         self._file_state = style.text("")
         return ipywidgets.VBox(
-            [style.row([self._path, read, save, self._upload]), self._links, self._file_state]
+            [
+                style.row([style.beside(self._path), read, save, self._upload]),
+                self._links,
+                self._file_state,
+            ]
         )
 
     # Reactions ---------------------------------------------------------------------------------

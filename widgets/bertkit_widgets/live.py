@@ -259,7 +259,9 @@ class LivePanel:
         self._draw_empty()
         self.widget = style.panel(
             [
-                style.row([self._stop_button, self._resume_button, self._along]),
+                style.row(
+                    [self._stop_button, self._resume_button, style.beside(self._along)]
+                ),
                 self._status, self._numbers, self._picture,
                 style.row([self._log_toggle, self._runs_toggle]), self._log_box, self._runs_box,
             ],
@@ -281,14 +283,11 @@ class LivePanel:
             "Compare", "Draw all chosen runs over the one that is shown", "compare"
         )
         self._alone = style.button("Show alone", "Take the compared runs away", "alone")
-        return style.tagged(
-            ipywidgets.VBox(
-                [
-                    self._folder_text, self._choice,
-                    style.row([self._open, self._compare, self._alone, self._refresh]),
-                ]
-            ),
-            "bk-field",
+        return ipywidgets.VBox(
+            [
+                style.field(self._folder_text), style.field(self._choice),
+                style.row([self._open, self._compare, self._alone, self._refresh]),
+            ]
         )  # fmt: skip
 
     def _observe(self) -> None:

@@ -171,10 +171,7 @@ class SearchForm:
         self._file.observe(lambda _: self._new_file(), "value")
         self.refresh_button.on_click(lambda _: self.refresh(self.chosen))
         self._choice.observe(lambda _: self._chose(), "value")
-        plain = [
-            style.tagged(ipywidgets.VBox([box]), "bk-field")
-            for box in (self._file, self._choice, self._name)
-        ]
+        plain = [style.field(box) for box in (self._file, self._choice, self._name)]
         checked = [field.widget for field in (self._budget, *self._thresholds.values())]
         self.widget = ipywidgets.VBox([grid([*plain, *checked]), self._space.widget])
 

@@ -76,6 +76,10 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
 .bk-field .widget-text, .bk-field .widget-dropdown, .bk-field .widget-combobox,
 .bk-field .widget-textarea, .bk-field .widget-select { flex-direction: column; height: auto;
   width: 100%; align-items: stretch; }
+.bk-beside { padding: 0; }
+.bk-beside .widget-text, .bk-beside .widget-dropdown, .bk-beside .widget-combobox {
+  flex-direction: row; width: auto; align-items: center; }
+.bk-beside .widget-label { width: auto !important; margin-right: 8px; }
 .bk-field .widget-label { width: 100%; text-align: left; font-weight: 500; height: 22px;
   line-height: 22px; color: var(--bk-text); white-space: nowrap; }
 .bk-field .widget-checkbox, .bk-field .widget-checkbox .widget-label-basic { width: 100%; }
@@ -165,6 +169,20 @@ def toggle(label: str, tooltip: str, name: str, **traits: Any) -> Any:
     """A button that stays pressed; arguments as of `button`."""
     widget = ipywidgets.ToggleButton(description=label, tooltip=tooltip, **traits)
     return tagged(widget, f"bk-{name}")
+
+
+def field(input: Any, *classes: str) -> Any:
+    """An input below its label, with its tooltip as a bubble while the mouse is on it.
+
+    ipywidgets itself shows an input's tooltip only where the input has no label.
+    """
+    bubble = text(f'<span class="bk-help">{escape(input.tooltip)}</span>')
+    return tagged(ipywidgets.VBox([input, bubble]), "bk-field", *classes)
+
+
+def beside(input: Any) -> Any:
+    """An input beside its label in a row, with its tooltip as `field` shows it."""
+    return tagged(field(input), "bk-beside")
 
 
 def hidden(children: list[Any]) -> Any:
