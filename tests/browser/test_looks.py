@@ -59,6 +59,18 @@ FAULTS = """() => {
             if (contrast < 4.5) faults.push(`'${words.slice(0, 40)}' has ${contrast.toFixed(1)}`);
         }
     }
+    const controls = [...document.querySelectorAll(
+        '.bk-studio :is(input, select, textarea, button)')].filter(
+        element => visible(element) && element.type !== 'file');
+    const boxes = controls.map(element => element.getBoundingClientRect());
+    for (let i = 0; i < boxes.length; i++)
+        for (let j = i + 1; j < boxes.length; j++) {
+            const [a, b] = [boxes[i], boxes[j]];
+            const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+            const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+            if (across > 1 && down > 1)
+                faults.push(`${controls[i].outerHTML} lies under ${controls[j].outerHTML}`);
+        }
     return faults;
 }"""
 

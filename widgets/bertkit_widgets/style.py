@@ -76,7 +76,7 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
 .bk-field .widget-text, .bk-field .widget-dropdown, .bk-field .widget-combobox,
 .bk-field .widget-textarea, .bk-field .widget-select { flex-direction: column; height: auto;
   width: 100%; align-items: stretch; }
-.bk-beside { padding: 0; }
+.bk-field.bk-beside { padding: 0; flex: none; max-width: 100%; }
 .bk-beside .widget-text, .bk-beside .widget-dropdown, .bk-beside .widget-combobox {
   flex-direction: row; width: auto; align-items: center; }
 .bk-beside .widget-label { width: auto !important; margin-right: 8px; }
@@ -87,6 +87,7 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
 .bk-field input[type=text], .bk-field .widget-dropdown select { height: 28px; flex: none;
   width: 100%; }
 .bk-field .widget-select select { width: 100%; flex: none; }
+.bk-field.bk-beside :is(input, select) { flex: 1 1 11em; width: auto; min-width: 0; }
 .bk .bk-hint { color: var(--bk-faint); font-size: 12px; line-height: 1.35; min-height: 17px; }
 .bk .bk-hint .bk-error { color: var(--bk-bad); font-weight: 600; }
 .bk-field { position: relative; }
