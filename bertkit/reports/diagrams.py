@@ -45,8 +45,8 @@ def draw_squad(*, theme: str = "light") -> Figure:
         FancyBboxPatch(
             (0.05, 1.32), 9.9, 1.52, boxstyle="round,pad=0,rounding_size=0.08", linewidth=1.2,
             edgecolor=look.line, facecolor="none",
-        )  # fmt: skip
-    )
+        )
+    )  # fmt: skip
     for row, line in enumerate(PARAGRAPH):
         axes.text(
             left, top - 0.44 * row, line, family="monospace", fontsize=size, va="center",
