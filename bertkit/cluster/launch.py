@@ -43,6 +43,14 @@ class EngineSource(Protocol):
         """All engines in the order of their ranks; lost ones are replaced where that can be."""
         ...
 
+    def present(self) -> list[Engine]:
+        """Engines registered and alive now, in the order of their ranks; starts nothing, waits not.
+
+        After a loss these are the engines that a run can go on with; one that has joined since is
+        among them.
+        """
+        ...
+
     def profile(self) -> str | None:
         """What `Cluster(profile=...)` needs to attach to these engines."""
         ...
@@ -106,6 +114,11 @@ class LocalEngines:
                 self._start_engine(slot)
         self._register(deadline)
         return [engine for engine in self._engines if engine]
+
+    def present(self) -> list[Engine]:
+        """See `EngineSource`."""
+        self._take_in_registered()
+        return [engine for engine in self._engines if engine and engine.alive]
 
     def profile(self) -> str | None:
         """See `EngineSource`."""
@@ -180,12 +193,9 @@ class LocalEngines:
     def _register(self, deadline: Deadline) -> None:
         """Wait until every engine has registered."""
         next_line = time.monotonic() + SLOW_SECONDS
-        while missing := [slot for slot, engine in enumerate(self._engines) if not engine]:
-            registered = set(self._client.ids)
+        while missing := self._take_in_registered():
             for slot in missing:
                 self._check(self._processes[slot], f"engine {self._numbers[slot]}")
-                if self._numbers[slot] in registered:
-                    self._engines[slot] = self._engine(slot)
             if time.monotonic() > next_line:
                 next_line += 2 * SLOW_SECONDS
                 up = len(self._shares) - len(missing)
@@ -193,6 +203,15 @@ class LocalEngines:
                     f"starting engines: {up} of {len(self._shares)} up, {deadline.left:.0f} s left"
                 )
             deadline.pause(f"{len(missing)} of {len(self._shares)} engines to start")
+
+    def _take_in_registered(self) -> list[int]:
+        """Note which engines have registered; gives the slots of those that have not."""
+        missing = [slot for slot, engine in enumerate(self._engines) if not engine]
+        registered = set(self._client.ids) if self._client is not None else set()
+        for slot in missing:
+            if self._processes[slot] is not None and self._numbers[slot] in registered:
+                self._engines[slot] = self._engine(slot)
+        return [slot for slot in missing if not self._engines[slot]]
 
     def _engine(self, slot: int) -> Engine:
         process, share = self._processes[slot], self._shares[slot]
