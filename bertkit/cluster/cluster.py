@@ -33,13 +33,15 @@ from bertkit.run import STOP_FILE, Run, create_run_folder
 TRAIN = "bertkit.training.loop:train"
 STOP_SECONDS = 10.0
 CANCEL_SECONDS = 15.0
+LOST_AFTER_SECONDS = 20.0
 
 
 class Cluster:
     """Engines on this host or others, or those of a running ipyparallel cluster, as ranks of runs.
 
     Engines end with this process, however it ends. One run at a time goes on; runs one after
-    another use the same engines, and an engine that died is replaced before the next run.
+    another use the same engines. When an engine is lost, a run goes on with the others and takes in
+    the replacement as soon as it is ready.
 
     Args:
         n: Number of engines; with ``hosts`` their sum counts.
@@ -59,6 +61,7 @@ class Cluster:
         interface: This host's network interface that reaches the engines' hosts, such as
             ``"eth0"``. With ``hosts`` the routing table says it by default; needed where attached
             engines are on other hosts, the loopback interface otherwise.
+        lost_after: Seconds without a sign of life after which an engine counts as lost.
         report: Called with a line of text when something is slow; by default it goes to stderr.
         train: What every rank calls with the run's folder, the world, and ``resume``, as
             ``"module:function"``.
@@ -87,6 +90,7 @@ class Cluster:
         environment: Mapping[str, str] | None = None,
         interface: str | None = None,
         report: Callable[[str], object] | None = None,
+        lost_after: float = LOST_AFTER_SECONDS,
         train: str = TRAIN,
     ) -> None:
         if n < 1:
@@ -97,6 +101,7 @@ class Cluster:
         self.timeout = timeout
         self._keep_alive = keep_alive
         self._named_interface = interface
+        self._lost_after = lost_after
         self._train = train
         self._source: EngineSource
         if profile is not None:
@@ -346,6 +351,7 @@ class Cluster:
             train=self._train,
             resume=resume,
             interface=self._interface,
+            lost_after=self._lost_after,
         )
         self._run = EngineRun(folder, self._supervision)
         return self._run

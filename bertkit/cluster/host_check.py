@@ -128,7 +128,8 @@ def look_at(
             reports.append(HostReport(host, (words,)))
         else:
             times = (asked, answered)
-            reports.append(report(host, here, found, ssh.python, str(way), times))
+            several = len(hosts) > 1
+            reports.append(report(host, here, found, ssh.python, str(way), times, several))
     return reports
 
 
@@ -139,6 +140,7 @@ def report(
     python: str,
     way: str,
     times: tuple[float, float],
+    several: bool,
 ) -> HostReport:
     """Compare what `on_host.look` found there with what it finds here.
 
@@ -149,12 +151,13 @@ def report(
         python: Path of Python there.
         way: This machine's address that engines call.
         times: When it was asked and when all had answered, by this machine's clock.
+        several: Whether its ranks have to find those of other hosts.
     """
     asked, answered = times  # its clock was read at some time between
     ahead = max(0.0, there["clock"] - answered) or min(0.0, there["clock"] - asked)
     return HostReport(
         host,
-        faults=tuple(_faults(here, there, python, way)),
+        faults=(*_faults(here, there, python, way), *(_name_faults(there) if several else ())),
         warnings=tuple(_warnings(host, there, ahead)),
         python=there["python"],
         packages=there["packages"],
@@ -228,6 +231,20 @@ def _faults(
         yield (
             f"it cannot call this machine back at {way} ({there['no_way']}); open the firewall "
             f"for it, or name another interface"
+        )
+
+
+def _name_faults(there: Mapping[str, Any]) -> Iterator[str]:
+    """Horovod 0.28.1 forgets the interface it was given where it sums gradients.
+
+    `GlooContext::InitializeForProcessSet` leaves its name empty, and Gloo then binds to whatever
+    address the host's own name stands for.
+    """
+    means = there["name_means"]
+    if there["address"] and (not means or means.startswith("127.")):
+        yield (
+            f"its name {there['name']} stands for {means or 'no address'} there, and Horovod's "
+            f"ranks look for each other by it; expected {there['address']}: mend its /etc/hosts"
         )
 
 

@@ -50,6 +50,8 @@ def look(
         "load": os.getloadavg()[0],
         "unreadable": {path: why for path in readable if (why := why_unreadable(path))},
         "shares": not shared or Path(shared).is_file(),
+        "name": platform.node(),
+        "name_means": _meaning_of(platform.node()),
         **_way_to(address, port),
     }
 
@@ -172,6 +174,14 @@ def _limit(known: bool) -> int | None:
     except Exception:  # noqa: S110 - as above
         pass
     return None
+
+
+def _meaning_of(name: str) -> str:
+    """The IPv4 address that a name stands for; empty if for none."""
+    try:
+        return str(socket.getaddrinfo(name, None, socket.AF_INET)[0][4][0])
+    except OSError:
+        return ""
 
 
 def _way_to(address: str, port: int) -> dict[str, Any]:

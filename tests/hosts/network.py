@@ -73,8 +73,8 @@ class Network:
         try:
             self._make_keys()
             self._make_bridge()
-            for number, name in enumerate(self.names):
-                self._make_host(name, self.address(name), number)
+            for name in self.names:
+                self._make_host(name, self.address(name))
             for name in self.names:
                 self._start_server(name)
             self._wait_for_servers()
@@ -185,13 +185,15 @@ class Network:
             "  StrictHostKeyChecking yes",
         ]
         (self.folder / "ssh_config").write_text("\n".join([*hosts, *common]) + "\n")
+        names = [f"{self.address(name)} {name}" for name in self.names]
+        (self.folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *names]) + "\n")
 
     def _make_bridge(self) -> None:
         _ip("link", "add", self.interface, "type", "bridge")
         _ip("address", "add", f"{self.client_address}/24", "dev", self.interface)
         _ip("link", "set", self.interface, "up")
 
-    def _make_host(self, name: str, address: str, number: int) -> None:
+    def _make_host(self, name: str, address: str) -> None:
         namespace, cable = self.namespace(name), self._cable(name)
         _ip("netns", "add", namespace)
         _ip(
@@ -221,7 +223,9 @@ class Network:
             self._servers[name] = subprocess.Popen(
                 self.command(
                     name, "unshare", "--uts", "sh", "-c",
-                    'hostname "$1" && exec "$2" -D -e -f "$3"', "sh", name, sshd, str(config),
+                    # 'ip netns exec' has given it mounts of its own.
+                    'hostname "$1" && mount --bind "$2" /etc/hosts && exec "$3" -D -e -f "$4"',
+                    "sh", name, str(self.folder / "hosts"), sshd, str(config),
                 ),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
