@@ -248,6 +248,8 @@ class HostEngines:
             **own,
             **needed_variables(),
             **slot.share.environment,
+            # Its own name for the way to the others; `join_horovod` prefers it.
+            "HOROVOD_GLOO_IFACE": self._reports[slot.host].interface,
             "IPYTHONDIR": folder,
             "TMPDIR": folder,  # TensorFlow leaves files of traced functions there
             "PYTHONUNBUFFERED": "1",  # a log must be whole when its process is killed

@@ -104,11 +104,13 @@ def end(pids: list[int], folder: str, remove: bool) -> list[int]:
     killed = []
     for pid in pids:
         if _is_ours(pid, folder):
-            try:
-                os.killpg(pid, signal.SIGKILL)
-                killed.append(pid)
-            except ProcessLookupError:
-                pass
+            # An engine's nanny would wait some seconds for a controller that has gone.
+            for each in [pid, *(_children(pid) if remove else ())]:
+                try:
+                    os.kill(each, signal.SIGKILL)
+                    killed.append(each)
+                except ProcessLookupError:
+                    pass
     if remove and Path(folder).name.startswith(FOLDER_PREFIX):
         deadline = time.monotonic() + 5
         while any(_is_ours(pid, folder) for pid in pids) and time.monotonic() < deadline:
@@ -130,6 +132,13 @@ def _is_ours(pid: int, folder: str) -> bool:
     except OSError:
         return False
     return state != "Z" and folder.encode() in words
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def _version(name: str) -> str:

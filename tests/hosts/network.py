@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 START_SECONDS = 30.0
+INSIDE = "eth0"  # a host's own name for its end of the cable
 CLIENT = 1  # last number of the client's address; hosts follow
 
 
@@ -120,7 +121,7 @@ class Network:
         """
         qdisc = ["tc", "qdisc", "replace", "dev"]
         _run([*qdisc, self._cable(name), "root", "netem", *netem])
-        _run(self.command(name, *qdisc, self.interface, "root", "netem", *netem))
+        _run(self.command(name, *qdisc, INSIDE, "root", "netem", *netem))
 
     def processes(self, name: str) -> dict[int, str]:
         """Processes on a host beside its ssh server, with their command lines."""
@@ -196,13 +197,11 @@ class Network:
     def _make_host(self, name: str, address: str) -> None:
         namespace, cable = self.namespace(name), self._cable(name)
         _ip("netns", "add", namespace)
-        _ip(
-            "link", "add", cable, "type", "veth", "peer", "name", self.interface, "netns", namespace
-        )
+        _ip("link", "add", cable, "type", "veth", "peer", "name", INSIDE, "netns", namespace)
         _ip("link", "set", cable, "master", self.interface, "up")
         inside = self.command(name, "ip")
-        _run([*inside, "address", "add", f"{address}/24", "dev", self.interface])
-        _run([*inside, "link", "set", self.interface, "up"])
+        _run([*inside, "address", "add", f"{address}/24", "dev", INSIDE])
+        _run([*inside, "link", "set", INSIDE, "up"])
         _run([*inside, "link", "set", "lo", "up"])
 
     def _start_server(self, name: str) -> None:
