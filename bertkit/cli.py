@@ -1,4 +1,4 @@
-"""The command line: ``bertkit demo | train | resume | evaluate | predict | advise | sample | hosts``.
+"""The command line: ``bertkit demo | train | resume | evaluate | predict | advise | hosts | …``.
 
 A user's mistake is one sentence on standard error and exit code 2; a run that failed exits with 1.
 """
@@ -307,7 +307,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: argparse._SubParsersAction[_Parser], command: Callable[..., None]) -> _Parser:
+def _add(
+    commands: argparse._SubParsersAction[_Parser], command: Callable[..., int | None]
+) -> _Parser:
     text = command.__doc__ or ""
     added = commands.add_parser(command.__name__, help=text, description=text)
     added.set_defaults(command=command)

@@ -52,7 +52,7 @@ def read_hosts(hosts: HostNames) -> list[Host]:
     if isinstance(hosts, Mapping):
         found = [_host(name, count) for name, count in hosts.items()]
     else:
-        words = re.split(r"[\s,]+", hosts.strip(", \n")) if isinstance(hosts, str) else hosts
+        words = re.findall(r"[^\s,]+", hosts) if isinstance(hosts, str) else hosts
         found = [_host(word) for word in words]
     if not found:
         raise ClusterError(f"hosts is empty; {_EXPECTED}")
