@@ -83,6 +83,10 @@ class AttachedEngines:
         """See `EngineSource`."""
         return self._profile
 
+    def interface(self) -> str | None:
+        """See `EngineSource`; on other hosts than this one, only its user knows it."""
+        return None
+
     def close(self) -> None:
         """See `EngineSource`."""
         answers = [

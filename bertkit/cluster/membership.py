@@ -186,7 +186,7 @@ def join_horovod(environment: Mapping[str, str]) -> None:
 
     hvd.shutdown()  # of a run that was cut off; does nothing otherwise
     for name, value in environment.items():
-        if name.endswith(("_OPERATIONS", "_SECONDS")):
+        if name.endswith(("_OPERATIONS", "_SECONDS", "_IFACE")):
             os.environ.setdefault(name, value)
         else:
             os.environ[name] = value
