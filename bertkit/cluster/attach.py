@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ipyparallel
 
 from bertkit.cluster.cores import core_shares
-from bertkit.cluster.engine import Deadline, Engine, RegisteredProcess
+from bertkit.cluster.engine import Deadline, Engine, Loaded, RegisteredProcess
 from bertkit.cluster.rank import EngineDescription, bind, describe
 from bertkit.errors import ClusterError
 
@@ -35,6 +36,7 @@ class AttachedEngines:
         self._engines: list[Engine] = []
         self._descriptions: dict[int, EngineDescription] = {}
         self._asked: dict[int, Any] = {}  # engines that have not said yet where they run
+        self._lost: set[int] = set()  # the hub may take half a minute to see it
 
     def connect(self, deadline: Deadline) -> Any:
         """See `EngineSource`."""
@@ -69,7 +71,8 @@ class AttachedEngines:
         if self._client is None:
             return []
         kept = {engine.id: engine for engine in self._engines if engine.alive}
-        here = set(self._client.ids)
+        self._lost |= {engine.id for engine in self._engines if engine.id not in kept}
+        here = set(self._client.ids) - self._lost
         self._asked = {number: asked for number, asked in self._asked.items() if number in here}
         self._ask(self._n - len(kept) - len(self._asked), here - set(kept) - set(self._asked))
         answered = [number for number, asked in self._asked.items() if asked.ready()]
@@ -78,6 +81,18 @@ class AttachedEngines:
         engines = [kept.get(number) or self._bound(number) for number in self._descriptions]
         self._engines = sorted(engines, key=lambda engine: (engine.host, engine.id))
         return list(self._engines)
+
+    def take_over(self, engines: Mapping[int, EngineDescription]) -> None:
+        """Take engines that train as they are: they could not answer where they run."""
+        for number in sorted(set(engines) & set(self._client.ids)):
+            mine = engines[number]
+            process = RegisteredProcess(self._client, number, mine)
+            cpus = tuple(mine["cpus"])
+            engine = Engine(self._client, number, mine, process, max(1, len(cpus)), cpus)
+            engine.loading = Loaded()
+            self._engines.append(engine)
+            self._descriptions[number] = mine
+        self._n = max(self._n, len(self._engines))
 
     def profile(self) -> str | None:
         """See `EngineSource`."""

@@ -11,10 +11,12 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bertkit.cluster.attach import AttachedEngines
+from bertkit.cluster.coordinator import LeftBehind
 from bertkit.cluster.cores import core_shares, usable_cpus, usable_limit
 from bertkit.cluster.engine import Deadline, Engine, EngineInfo
 from bertkit.cluster.engine_run import EngineRun
@@ -27,13 +29,14 @@ from bertkit.cluster.ssh import Ssh
 from bertkit.cluster.supervision import Supervision
 from bertkit.config import Config
 from bertkit.errors import ClusterError, RunError
-from bertkit.events import Emit, Progress
+from bertkit.events import Emit, Progress, is_being_written
 from bertkit.run import STOP_FILE, Run, create_run_folder
 
 TRAIN = "bertkit.training.loop:train"
 STOP_SECONDS = 10.0
 CANCEL_SECONDS = 15.0
 LOST_AFTER_SECONDS = 20.0
+RUN_FILE = "bertkit-run.txt"
 
 
 class Cluster:
@@ -314,10 +317,29 @@ class Cluster:
             with self._using_engines:
                 deadline = Deadline(self.timeout, self._cancelled)
                 self._client = self._source.connect(deadline)
+                self._take_over_run()
                 self._prepare(deadline)
         except BaseException as error:
             self._start_error = error
             self._source.close()
+
+    def _take_over_run(self) -> None:
+        """Watch over the run of attached engines whose client has ended."""
+        source, file = self._source, self._run_file
+        if not isinstance(source, AttachedEngines) or file is None or not file.is_file():
+            return
+        folder = Path(file.read_text(encoding="utf-8"))
+        before = LeftBehind.of(folder)
+        if before is not None and is_being_written(folder):
+            source.take_over(before.engines)
+            self.n = max(self.n, len(before.engines))
+            self._watch_over(folder, resume=True, before=before, there=source.present())
+
+    @property
+    def _run_file(self) -> Path | None:
+        """Where the engines' profile says which run they train."""
+        profile = self._source.profile()
+        return Path(profile) / RUN_FILE if profile and Path(profile).is_dir() else None
 
     def _prepare(self, deadline: Deadline) -> list[Engine]:
         """All engines, alive and loading their libraries; the calling thread holds the lock."""
@@ -345,19 +367,31 @@ class Cluster:
             )
 
     def _launch(self, folder: Path, *, resume: bool) -> EngineRun:
+        return self._watch_over(folder, resume=resume)
+
+    def _watch_over(
+        self,
+        folder: Path,
+        *,
+        resume: bool,
+        before: LeftBehind | None = None,
+        there: Sequence[Engine] = (),
+    ) -> EngineRun:
         self._supervision = Supervision(
             folder,
-            self._ready_engines,
+            partial(self._ready_engines, folder),
             train=self._train,
             resume=resume,
             interface=self._interface,
             lost_after=self._lost_after,
+            before=before,
+            there=there,
         )
         self._run = EngineRun(folder, self._supervision)
         return self._run
 
-    def _ready_engines(self, emit: Emit) -> list[Engine]:
-        """The engines with their libraries loaded; called in the run's own thread."""
+    def _ready_engines(self, folder: Path, emit: Emit) -> list[Engine]:
+        """The engines with their libraries loaded; called in the own thread of a folder's run."""
         if self.state == "starting":
             emit(Progress(stage="Starting engines", total=self.n))
         if self._starting is not None:
@@ -367,6 +401,8 @@ class Cluster:
         with self._using_engines:
             deadline = Deadline(self.timeout, self._cancelled)
             engines = self._prepare(deadline)
+            if self._run_file is not None:
+                self._run_file.write_text(str(folder.resolve()), encoding="utf-8")
             loaded = -1
             while loaded < len(engines):
                 before, loaded = loaded, sum(engine.loading.ready() for engine in engines)

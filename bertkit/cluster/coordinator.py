@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from pathlib import Path
 from socketserver import BaseServer
 from typing import Any
 
+from bertkit.cluster.rank import EngineDescription, RankReport
 from bertkit.cluster.rendezvous import Rendezvous, interface_and_address
 
 ADDRESS_FILE = "coordinator.json"
@@ -36,11 +38,11 @@ class Member:
 
     Args:
         id: ipyparallel's number of the engine.
-        host: Its machine.
+        description: Where it runs.
     """
 
     id: int
-    host: str
+    description: EngineDescription
     generation: int = 0  # the one it trains in; 0 while it prepares
     meeting: bool = False
     global_step: int | None = None  # of the state it brings to a meeting
@@ -48,6 +50,43 @@ class Member:
     heard: float = field(default_factory=time.monotonic)
     gone: str = ""  # why it does not belong any more
     place: dict[str, Any] | None = None  # what it is told to join
+    report: RankReport | None = None  # how its part ended
+
+    @property
+    def host(self) -> str:
+        """Its machine."""
+        return self.description["host"]
+
+
+@dataclass(frozen=True)
+class LeftBehind:
+    """What the coordinator of a client that has ended left in a run's folder.
+
+    Args:
+        generation: The generation that trains.
+        order: Its engines by rank.
+        engines: Where each engine runs, by ipyparallel's numbers.
+    """
+
+    generation: int
+    order: list[int]
+    engines: dict[int, EngineDescription]
+
+    @classmethod
+    def of(cls, folder: Path) -> LeftBehind | None:
+        """Read it; ``None`` if there is nothing, or its client still gathers the ranks."""
+        try:
+            found = json.loads((folder / ADDRESS_FILE).read_text(encoding="utf-8"))
+            engines = {int(number): place for number, place in found["engines"].items()}
+            left = cls(found["generation"], found["order"], engines)
+            address = found["address"], found["port"]
+        except (OSError, ValueError, KeyError):
+            return None
+        try:
+            socket.create_connection(address, timeout=REQUEST_SECONDS).close()
+        except OSError:
+            return left
+        return None
 
 
 class Coordinator:
@@ -56,17 +95,23 @@ class Coordinator:
     Args:
         folder: The run's folder; a file in it says where the coordinator is.
         interface: Network interface that all hosts share; by default the loopback interface.
+        before: Another client's coordinator of the same run, whose place this one takes.
 
     Raises:
         ClusterError: If this host has no such interface.
     """
 
-    def __init__(self, folder: Path, interface: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, interface: str | None = None, before: LeftBehind | None = None
+    ) -> None:
         self.interface, self.address = interface_and_address(interface)
         self.token = secrets.token_hex(16)
-        self.generation = 0
-        self.order: list[int] = []  # engines of this generation by rank
+        self.generation = before.generation if before else 0
+        self.order = list(before.order) if before else []  # engines of this generation by rank
         self._members: dict[int, Member] = {}
+        for engine, description in (before.engines if before else {}).items():
+            generation = self.generation if engine in self.order else 0
+            self._members[engine] = Member(engine, description, generation)
         self._news: list[str] = []
         self._detected = 0.0
         self._over = ""
@@ -87,10 +132,11 @@ class Coordinator:
 
     # The client's side -------------------------------------------------------------------------
 
-    def add(self, engine: int, host: str) -> None:
+    def add(self, engine: int, description: EngineDescription) -> None:
         """Expect an engine that prepares itself."""
         with self._lock:
-            self._members[engine] = Member(engine, host)
+            self._members[engine] = Member(engine, description)
+            self._tell_address()
 
     def lose(self, engine: int, news: str) -> None:
         """Go on without an engine.
@@ -105,10 +151,9 @@ class Coordinator:
                 member.gone = news
                 self._notice(news)
 
-    def leave(self, engine: int) -> None:
-        """Take note that an engine has done its part."""
-        with self._lock:
-            self._members[engine].gone = "has done its part"
+    def report(self, engine: int) -> RankReport | None:
+        """How an engine's part has ended, as it says itself."""
+        return self._members[engine].report
 
     def end(self, reason: str) -> None:
         """Tell everyone who comes to meet that the run is over."""
@@ -228,6 +273,9 @@ class Coordinator:
             member.stage = str(said.get("stage") or "")
             if said["call"] == "meet":
                 return self._meet(member, said)
+            if said["call"] == "report":
+                member.report, member.gone = said["report"], "has done its part"
+                return {}
             trains = member.generation > 0 and not member.meeting
             return {"meet": trains and any(each.meeting for each in self._alive())}
 
@@ -245,10 +293,11 @@ class Coordinator:
         return {}
 
     def _tell_address(self) -> None:
-        """Say where the coordinator is; only this user may read the token."""
+        """Say where the coordinator is, and whom it gathers; only this user may read the token."""
         values = {
             "address": self.address, "port": self.port, "token": self.token,
             "generation": self.generation, "order": self.order,
+            "engines": {member.id: member.description for member in self._alive()},
         }  # fmt: skip
         scratch = self._address_file.with_name(f".{ADDRESS_FILE}")
         scratch.touch(mode=0o600)

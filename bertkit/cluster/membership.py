@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bertkit.cluster.rank import Seat
+from bertkit.cluster.rank import RankReport, Seat
 from bertkit.errors import TrainingError
 from bertkit.training.world import HorovodWorld, World
 
@@ -85,6 +85,10 @@ class Membership:
             yield
         finally:
             self._stage = ""
+
+    def report(self, report: RankReport) -> None:
+        """Tell how this rank's part has ended; whoever started it may be gone."""
+        self._ask("report", report=report)
 
     def _join(self, place: Mapping[str, Any]) -> EngineWorld | None:
         """Join a generation; ``None`` if it was over before it began."""

@@ -15,9 +15,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from bertkit.errors import BertkitError
+
+if TYPE_CHECKING:
+    from bertkit.cluster.membership import Membership
 
 
 class EngineDescription(TypedDict):
@@ -105,6 +108,8 @@ def load_libraries(train: str, size: int) -> None:
 
 def run_rank(task: RankTask) -> RankReport:
     """Train one rank's part of a run; a failure is in the report, not raised."""
+    from bertkit.cluster.membership import Membership
+
     report: RankReport = {
         "rank": task["seat"]["rank"],
         "host": task["seat"]["host"],
@@ -113,36 +118,35 @@ def run_rank(task: RankTask) -> RankReport:
         "message": "",
         "details": "",
     }
-    with _output_to_log():
+    with _output_to_log(), Membership(task["seat"]) as membership:
         try:
-            _train(task)
+            _train(task, membership)
         except BaseException as error:
             report["outcome"] = "lost" if _is_loss_of_a_rank(error) else "failed"
             report["message"] = _message(error)
             report["details"] = "".join(traceback.format_exception(error))
             sys.stderr.write(report["details"])
+        membership.report(report)
     _free_memory()
     return report
 
 
-def _train(task: RankTask) -> None:
-    from bertkit.cluster.membership import EngineWorld, Membership, leave_horovod
-    from bertkit.training.world import SingleWorld, World
+def _train(task: RankTask, membership: Membership) -> None:
+    from bertkit.cluster.membership import EngineWorld, leave_horovod
+    from bertkit.training.world import SingleWorld
 
     if Path(task["working_folder"]).is_dir():
         os.chdir(task["working_folder"])  # relative paths mean what they mean to the client
     train = _function(task["train"])
     folder, resume = Path(task["folder"]), task["resume"]
-    with Membership(task["seat"]) as membership:
-        if task["seat"]["size"] == 1:
-            alone: World = SingleWorld(host=task["seat"]["host"])
-            train(folder, alone, resume=resume)
-            return
-        try:
-            train(folder, EngineWorld(membership, met=False), resume=resume)
-            _leave_together()
-        finally:
-            leave_horovod()
+    if task["seat"]["size"] == 1:
+        train(folder, SingleWorld(host=task["seat"]["host"]), resume=resume)
+        return
+    try:
+        train(folder, EngineWorld(membership, met=False), resume=resume)
+        _leave_together()
+    finally:
+        leave_horovod()
 
 
 def _leave_together() -> None:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bertkit.cluster.coordinator import ADDRESS_FILE, Coordinator
+from bertkit.cluster.coordinator import ADDRESS_FILE, Coordinator, LeftBehind
 from bertkit.cluster.engine import Engine
 from bertkit.cluster.rank import RankReport, RankTask, run_rank
 from bertkit.errors import BertkitError, RunError
@@ -38,7 +38,7 @@ class _Rank:
 
     number: int
     engine: Engine
-    answer: Any
+    answer: Any  # ipyparallel's, or None where another client asked
     report: RankReport | None = None
     died: str | None = None  # how its engine ended, if that ended its part
     killed: bool = False  # by us
@@ -63,7 +63,7 @@ class _Rank:
 
     def look(self) -> None:
         """Find out whether it has ended."""
-        if self.answer.ready():
+        if self.answer is not None and self.answer.ready():
             self.report = _report_of(self)
         elif ending := self.engine.process.ending():
             self.died = ending
@@ -80,6 +80,9 @@ class Supervision:
         resume: Whether the run goes on from its newest checkpoint.
         interface: Network interface of the ranks; by default the loopback interface.
         lost_after: Seconds without a sign of life after which an engine counts as lost.
+        before: Where the run goes on already: what the client left behind in whose place this one
+            watches over it.
+        there: The engines that train it.
     """
 
     def __init__(
@@ -91,8 +94,11 @@ class Supervision:
         resume: bool,
         interface: str | None,
         lost_after: float,
+        before: LeftBehind | None = None,
+        there: Sequence[Engine] = (),
     ) -> None:
         self._folder = folder
+        self._before, self._there = before, there
         self._train = train
         self._resume = resume
         self._interface = interface
@@ -121,10 +127,13 @@ class Supervision:
 
     def _run(self, get_engines: Callable[[Emit], list[Engine]]) -> None:
         try:
-            engines = get_engines(self._write)
-            with Coordinator(self._folder, self._interface) as coordinator:
-                for number, engine in enumerate(engines):
-                    self._submit(coordinator, engine, number, len(engines), resume=self._resume)
+            engines = self._there if self._before else get_engines(self._write)
+            with Coordinator(self._folder, self._interface, self._before) as coordinator:
+                if self._before:
+                    self._take_over(coordinator, engines, self._before)
+                else:
+                    for number, engine in enumerate(engines):
+                        self._submit(coordinator, engine, number, len(engines), self._resume)
                 self._watch(coordinator, _Replacing(get_engines))
             if failed := self._failure():
                 self._write(failed)
@@ -137,9 +146,9 @@ class Supervision:
             self._over.set()
 
     def _submit(
-        self, coordinator: Coordinator, engine: Engine, number: int, size: int, *, resume: bool
+        self, coordinator: Coordinator, engine: Engine, number: int, size: int, resume: bool
     ) -> None:
-        coordinator.add(engine.id, engine.host)
+        coordinator.add(engine.id, engine.description)
         task: RankTask = {
             "train": self._train,
             "folder": str(self._folder.resolve()),
@@ -195,6 +204,7 @@ class Supervision:
         lost = []
         for rank in self._present:
             rank.look()
+            rank.report = rank.report or coordinator.report(rank.engine.id)
             silence = coordinator.silence(rank.engine.id)
             if not rank.over and silence > self._lost_after:
                 rank.died = f"did not answer for {silence:.0f} s and was ended"
@@ -216,9 +226,21 @@ class Supervision:
         for position, engine in enumerate(engines):
             # Of those that come later none is rank 0 from the beginning: it has no say yet.
             number = position if nobody_left else size
-            self._submit(
-                coordinator, engine, number, size, resume=nobody_left and self._has_checkpoint()
-            )
+            resume = nobody_left and self._has_checkpoint()
+            self._submit(coordinator, engine, number, size, resume)
+
+    def _take_over(
+        self, coordinator: Coordinator, engines: Sequence[Engine], before: LeftBehind
+    ) -> None:
+        """Watch over engines that train already."""
+        there = {engine.id: engine for engine in engines}
+        for number, place in before.engines.items():
+            if number in there:
+                rank = coordinator.rank_of(number)
+                rank = len(before.order) if rank is None else rank
+                self._ranks.append(_Rank(rank, there[number], None))
+            else:
+                coordinator.lose(number, f"engine {number} on {place['host']} was lost meanwhile")
 
     def _let_follow(self) -> None:
         """Wait for the ranks that have not ended, and end them if they take too long."""
