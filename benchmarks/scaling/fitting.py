@@ -82,6 +82,7 @@ def table(points: Sequence[Point], transport: Transport, rows: int) -> list[Poin
                 "megabits": point["megabits_of_shape"],
                 "delay_ms": point["delay_ms"],
                 "measured": point["seconds"],
+                "fastest": point["fastest"],
                 "predicted": round(predicted, 5),
                 "relative_error": round(predicted / point["seconds"] - 1, 3),
                 "held_out": is_held_out(point),

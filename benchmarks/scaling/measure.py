@@ -29,9 +29,8 @@ Measured = dict[str, Any]
 ROWS = 4096  # of the word embeddings: what a global batch of 96 real questions touches
 TASK_SECONDS = 400
 LONG_SECONDS = 1.5  # sums that take longer are repeated less
-MANY, FEW = 7, 3
-MEMORY_PER_BYTE = 2.3  # of a sum: what goes in, what comes out, the fusion buffer
-RANK_MEMORY = 0.7 * 2**30  # TensorFlow itself
+MANY, FEW = 5, 3
+MEMORY_PER_BYTE = 1.25  # of a sum: what comes out, the fusion buffer, one gradient a shape
 
 UNSHAPED = Shape()
 GIGABIT = Shape(1000)
@@ -115,7 +114,7 @@ def _sum(ranks: Ranks, count: int, payload: Payload, link: Measured) -> Measured
         "tensors": len(payload.gradients.shapes),
         **link,
     }
-    needed = count * (MEMORY_PER_BYTE * payload.gradients.bytes)
+    needed = count * MEMORY_PER_BYTE * payload.gradients.bytes
     if needed > 0.8 * psutil.virtual_memory().available:
         return {**point, "skipped": f"would need {needed / 2**30:.1f} GiB of free memory"}
     least = 8 * payload.gradients.bytes / (1e6 * link["stream_megabits"])
