@@ -3,7 +3,7 @@
     python -m benchmarks.scaling --out benchmarks/results/scaling.json           # everything
     python -m benchmarks.scaling simulate --out benchmarks/results/scaling.json  # in seconds
 
-Measuring takes twenty minutes, root and iproute2: each rank is a process in a network namespace of
+Measuring takes half an hour, root and iproute2: each rank is a process in a network namespace of
 its own, `tc`'s token bucket holds its link to a rate and a relay adds delay (`network`). Measured
 are sums over two and four ranks of the gradients that the 22M model, BERT-base and BERT-large
 really send (`gradients`), whole steps of the 22M model on two ranks with a core each, and steps of

@@ -38,14 +38,7 @@ def fit_transport(points: Sequence[Point], rows: int) -> Transport:
         transport = _scaled(factors)
         return [np.log(predict(p, transport, rows) / p["seconds"]) for p in chosen]
 
-    found = least_squares(
-        misses,
-        x0=np.ones(len(vars(SCALES))),
-        bounds=(0.0, np.inf),
-        loss="soft_l1",
-        f_scale=0.1,
-        x_scale=1.0,
-    )
+    found = least_squares(misses, x0=np.ones(len(vars(SCALES))), bounds=(0.0, np.inf))
     return _scaled(found.x)
 
 

@@ -50,15 +50,16 @@ def simulate(measured: Found, picture: Path) -> Found:
         "published log": logged,
         "published best": _node(published.FASTEST_STEP_SECONDS, here),
     }
+    errors = {
+        "fitted": fitting.errors(lines, lambda line: not line["held_out"]),
+        "held_out": fitting.errors(lines, lambda line: line["held_out"]),
+        "held_out_at_four_ranks": fitting.errors(
+            lines, lambda line: line["held_out"] and line["ranks"] == published.NODES
+        ),
+    }
     found = {
         "transport_seconds": {k: float(f"{v:.4g}") for k, v in vars(transport).items()},
-        "errors_of_sums": {
-            "fitted": fitting.errors(lines, lambda line: not line["held_out"]),
-            "held_out": fitting.errors(lines, lambda line: line["held_out"]),
-            "held_out_at_four_ranks": fitting.errors(
-                lines, lambda line: line["held_out"] and line["ranks"] == published.NODES
-            ),
-        },
+        "errors_of_sums": errors,
         "sums": lines,
         "whole_steps": _whole_steps(measured["steps"], transport),
         "assumed": {
@@ -68,7 +69,8 @@ def simulate(measured: Found, picture: Path) -> Found:
             "transport": "as measured on this machine, with a core for each rank",
         },
         "four_ranks_ten_gigabit": {
-            name: _four_ranks(node, transport, rows) for name, node in nodes.items()
+            name: _four_ranks(node, transport, rows, errors["held_out"]["worst"])
+            for name, node in nodes.items()
         },
         "published_exchange": _published_exchange(logged, transport),
         "fastest_nodes_that_hold": _limits(here, transport, rows),
@@ -98,7 +100,7 @@ def _node(step_seconds: float, here: Node) -> Node:
     return Node(here.per_example * factor, here.per_step * factor)
 
 
-def _four_ranks(node: Node, transport: Transport, rows: TouchedRows) -> Found:
+def _four_ranks(node: Node, transport: Transport, rows: TouchedRows, error: float) -> Found:
     """Efficiency of four ranks at 10 GbE, as bertkit is and as options would have it."""
     ranks, examples = published.NODES, published.EXAMPLES_PER_RANK
     plain = setting_of(node, TEN_GIGABIT, transport)
@@ -112,6 +114,9 @@ def _four_ranks(node: Node, transport: Transport, rows: TouchedRows) -> Found:
     return {
         "tflops": round(_tflops(node), 3),
         "step_seconds": {k: round(v, 3) for k, v in vars(time).items()},
+        "efficiency_if_sums_took_as_much_longer_as_the_worst_predicted_one": round(
+            (time.passes + time.update) / (time.passes + time.update + time.sums / (1 - error)), 4
+        ),
         "efficiency": {
             name: {
                 "one_batch_a_rank": round(weak_efficiency(way, ranks, examples, rows), 4),
