@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares  # type: ignore[import-untyped]
 
 from benchmarks.scaling.collectives import Link, Transport, sum_seconds
 from benchmarks.scaling.gradients import Buffer, gradients_of

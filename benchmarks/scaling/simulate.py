@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.optimize import brentq
+from scipy.optimize import brentq  # type: ignore[import-untyped]
 
 from benchmarks.scaling import fitting, published
 from benchmarks.scaling.collectives import IDEAL, Link, Transport, sum_seconds
