@@ -228,8 +228,8 @@ class Coordinator:
             member.stage = str(said.get("stage") or "")
             if said["call"] == "meet":
                 return self._meet(member, said)
-            someone_waits = any(each.meeting for each in self._alive())
-            return {"meet": someone_waits or self.generation > int(said["generation"])}
+            trains = member.generation > 0 and not member.meeting
+            return {"meet": trains and any(each.meeting for each in self._alive())}
 
     def _meet(self, member: Member, said: Mapping[str, Any]) -> dict[str, Any]:
         if self._over:

@@ -57,7 +57,6 @@ class Membership:
     def meet(self, global_step: int | None, when_alone: Callable[[], object]) -> EngineWorld:
         """See `bertkit.training.world.World.meet`."""
         leave_horovod()
-        self.should_meet = False
         answered = time.monotonic()
         while True:
             answer = self._ask("meet", global_step=global_step)
@@ -90,6 +89,7 @@ class Membership:
     def _join(self, place: Mapping[str, Any]) -> EngineWorld | None:
         """Join a generation; ``None`` if it was over before it began."""
         self._generation = int(place["generation"])
+        self.should_meet = False
         try:
             join_horovod(place["environment"])
         except Exception:  # one of the others was lost in the meantime: there will be another
@@ -99,8 +99,9 @@ class Membership:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
+            generation = self._generation
             answer = self._ask("beat")
-            if answer and answer.get("meet"):
+            if answer and answer.get("meet") and generation == self._generation:
                 self.should_meet = True
 
     def _ask(self, call: str, **more: object) -> dict[str, Any] | None:
