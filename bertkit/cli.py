@@ -50,9 +50,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the run failed, 2 a mistake of the user's, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
+    return run_command(options.command, options)
+
+
+def run_command(
+    command: Callable[[argparse.Namespace], int | None], options: argparse.Namespace
+) -> int:
+    """Run a command, and say what went wrong in one line.
+
+    Args:
+        command: What to call with the options.
+        options: Its options.
+
+    Returns:
+        The exit code, as of `main`.
+    """
     signal.signal(signal.SIGTERM, _interrupt)  # leave as after Ctrl-C: nothing behind
     try:
-        command: Callable[[argparse.Namespace], int | None] = options.command
         return command(options) or 0
     except USER_MISTAKES as error:
         return _say(error, 2)
@@ -81,7 +95,12 @@ def demo(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Fine-tune a model on a folder of questions."""
-    _train(_config(options, preset(options.preset) if options.preset else Config()), options)
+    _train(config_of_train(options), options)
+
+
+def config_of_train(options: argparse.Namespace) -> Config:
+    """What the options of ``train`` come to."""
+    return _config(options, preset(options.preset) if options.preset else Config())
 
 
 def resume(options: argparse.Namespace) -> None:
@@ -89,7 +108,7 @@ def resume(options: argparse.Namespace) -> None:
     run = Run(options.folder)
     _check_inputs(run.config)
     with _cluster(options) as cluster:
-        _watch(cluster.resume(run.folder), tensorboard=run.config.tensorboard)
+        show(cluster.resume(run.folder), tensorboard=run.config.tensorboard)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -157,6 +176,15 @@ def hosts(options: argparse.Namespace) -> int:
     return 0 if all(report.ready for report in reports) else 2
 
 
+def doctor(options: argparse.Namespace) -> int:
+    """Say what this machine can do, and try each transport that Horovod was built with."""
+    from bertkit.cluster.doctor import diagnose
+
+    found = diagnose()
+    print(json.dumps(found.to_dict(), indent=2) if options.json else found)
+    return 0 if found.healthy else 1
+
+
 def _predict_file(options: argparse.Namespace) -> None:
     from bertkit.reports.console import ConsoleProgress
     from bertkit.squad.reading import read_squad
@@ -201,7 +229,7 @@ def _progress(show: Callable[[Progress], None], stage: str) -> Callable[[int, in
 def _train(config: Config, options: argparse.Namespace) -> None:
     _check_inputs(config)
     with _cluster(options) as cluster:
-        _watch(cluster.train(config), tensorboard=config.tensorboard)
+        show(cluster.train(config), tensorboard=config.tensorboard)
 
 
 def _cluster(options: argparse.Namespace) -> Cluster:
@@ -229,7 +257,7 @@ def _check_inputs(config: Config) -> None:
         read_inputs(config, lambda event: show(event) if isinstance(event, Progress) else None)
 
 
-def _watch(run: Run, *, tensorboard: bool) -> None:
+def show(run: Run, *, tensorboard: bool) -> None:
     """Show a run until it is over, then its result and its curves."""
     from bertkit.reports.console import describe_result
     from bertkit.reports.curves import plot_curves
@@ -304,6 +332,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_advise(commands)
     _add_sample(commands)
     _add_hosts(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -324,10 +353,20 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     words = _add(commands, train)
+    _add_engines(words)
+    add_run_settings(words)
+
+
+def add_run_settings(words: argparse.ArgumentParser) -> None:
+    """Add the options that make a run's configuration."""
     words.add_argument("--config", metavar="FILE", help="YAML or JSON file of fields")
     words.add_argument("--preset", choices=list(PRESETS), help="fields to begin from")
-    _add_engines(words)
     _add_settings(words)
+
+
+def one_command_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """A parser for a program of one command, which says mistakes as this one does."""
+    return _Parser(prog=program, description=description)
 
 
 def _add_resume(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -384,6 +423,11 @@ def _add_hosts(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add_reaching(words)
 
 
+def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = _add(commands, doctor)
+    words.add_argument("--json", action="store_true", help="as JSON")
+
+
 def _add_reaching(words: _Parser) -> None:
     words.add_argument(
         "--interface", metavar="NAME", help="network interface that reaches the hosts, as eth0"
@@ -427,7 +471,9 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _add_settings(words: _Parser, without: Sequence[str] = (), group: str | None = None) -> None:
+def _add_settings(
+    words: argparse.ArgumentParser, without: Sequence[str] = (), group: str | None = None
+) -> None:
     words.set_defaults(own_names=without)
     for one in settings():
         if one.name in without or (group and one.group not in (group, "run")):

@@ -10,6 +10,7 @@ import argparse
 import ctypes
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -70,7 +71,7 @@ def _be_controller(options: argparse.Namespace) -> None:
                 f"--ip={options.address}",
                 f"--location={options.address}",
                 "--log-level=WARN",
-                f"--IPController.enable_curve={options.address != LOOPBACK}",
+                *(_secrets() if options.address != LOOPBACK else ()),
                 # One process instead of eight, for a handful of engines.
                 "--IPController.use_threads=True",
                 "--IPController.broadcast_scheduler_depth=0",
@@ -83,6 +84,11 @@ def _be_controller(options: argparse.Namespace) -> None:
     finally:
         if options.remove:
             shutil.rmtree(options.remove, ignore_errors=True)
+
+
+def _secrets() -> list[str]:
+    """Encrypt all messages, and sign them as well; these words are not on any command line."""
+    return ["--IPController.enable_curve=True", f"--Session.key={secrets.token_hex(32)}"]
 
 
 def _be_engine(options: argparse.Namespace) -> None:

@@ -215,9 +215,10 @@ class Cluster:
         client = self._client
         if client is not None and isinstance(self._source, AttachedEngines):
             self._stop_run(STOP_SECONDS)
-            asked = threading.Thread(target=client.shutdown, kwargs={"hub": True}, daemon=True)
+            alive = [engine.id for engine in self._engines if engine.alive]
+            asked = threading.Thread(target=_shut_down, args=(client, alive), daemon=True)
             asked.start()
-            asked.join(STOP_SECONDS)  # an engine that is busy or dead does not answer
+            asked.join(STOP_SECONDS)
             for engine in self._engines:
                 engine.process.kill()
             self._source.forget()  # the client's sockets may be closed before they seem dead
@@ -430,6 +431,14 @@ def _stop_open_clusters() -> None:
     for cluster in list(_open_clusters):
         if cluster._owner == os.getpid():
             cluster.stop()
+
+
+def _shut_down(client: Any, engines: list[int]) -> None:
+    """Ask engines and their controller to end."""
+    if engines:
+        client.shutdown(targets=engines, block=False)
+    # Not Client.shutdown(hub=True): it waits for an answer of engines that were lost, too.
+    client._send_recv(client._query_stream, "shutdown_request")
 
 
 def _check_loading(engine: Engine) -> None:

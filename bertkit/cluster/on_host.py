@@ -41,7 +41,7 @@ def look(
     bertkit = _package_folder()
     return {
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version_of(name) for name in PACKAGES},
         "code": code_hash(bertkit) if bertkit else "",
         "clock": time.time(),
         "memory": _available_memory(),
@@ -141,7 +141,8 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """Version of an installed package; empty if there is none."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -71,6 +72,7 @@ class Network:
         self._subnet = _free_subnet()
 
     def __enter__(self) -> Network:
+        sweep()
         try:
             self._make_keys()
             self._make_bridge()
@@ -241,6 +243,22 @@ class Network:
                     if server.poll() is not None or time.monotonic() > deadline:
                         raise RuntimeError(f"sshd on {name} does not answer: {said}") from error
                     time.sleep(0.05)
+
+
+def sweep() -> None:
+    """Take away networks whose process was killed before it could do so."""
+    listed = subprocess.check_output(["ip", "netns", "list"], text=True)
+    for namespace in [line.split()[0] for line in listed.splitlines() if line]:
+        made_by = re.fullmatch(r"(bk(\d+)[a-z0-9])-node\d+", namespace)
+        if made_by is None or Path(f"/proc/{made_by[2]}").exists():
+            continue
+        pids = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True)
+        for pid in map(int, pids.stdout.split()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for words in (("netns", "delete", namespace), ("link", "delete", made_by[1])):
+            with contextlib.suppress(subprocess.CalledProcessError):  # the bridge goes but once
+                _ip(*words)
 
 
 def _sshd() -> str | None:
