@@ -127,6 +127,21 @@ def test_a_search_that_is_stopped_gives_its_trial_back_and_goes_on_with_it(new_e
     assert len(experiment.trials) == 5
 
 
+def test_a_search_that_is_stopped_while_it_asks_runs_nothing_more(new_experiment):
+    experiment, stop = new_experiment(), threading.Event()
+    propose = experiment.propose
+
+    def stopped_meanwhile():
+        stop.set()
+        return propose()
+
+    experiment.propose = stopped_meanwhile
+    experiment.run(lambda *_: pytest.fail("the trial was run"), stop=stop)
+    (trial,) = experiment.trials
+    assert trial.state is State.WAITING
+    assert trial.attempts == 0
+
+
 def test_what_breaks_because_the_search_is_stopped_is_no_failed_trial(new_experiment):
     experiment, stop = new_experiment(), threading.Event()
 
