@@ -1,11 +1,11 @@
-"""A real search, as its user runs it: how much faster the best model trains than the default.
+r"""A real search, as its user runs it: how much faster the best model trains than the default.
 
 The first trial has the settings one would use without a search: of the bundled sample, those of
 ``make demo``; of real SQuAD, those of the README's run. When the search is over, default and best
 are trained again, in turn, since one training's time says little on a machine that does other work.
 
     python -m benchmarks.advisor.live_search --folder live --out benchmarks/results/live_search.json
-    python -m benchmarks.advisor.live_search --what squad --data squad --folder live-squad \\
+    python -m benchmarks.advisor.live_search --what squad --data squad --folder live-squad \
         --out benchmarks/results/live_search_squad.json
 
 A stopped call is gone on with by the same command.
@@ -159,7 +159,7 @@ def train_again(
 
 
 def _trained(cluster: Cluster, config: Config, name: str) -> Result:
-    """The result of a run of this name; one that a stopped call has left unfinished is begun anew."""
+    """The result of the run of this name, which is trained unless an earlier call has done so."""
     folder = Path(config.output) / name
     if folder.exists():
         if (known := Run(folder).result) is not None:

@@ -106,8 +106,8 @@ def test_ctrl_c_at_any_moment_gives_the_trial_back(store_path):
             observation_budget=10**6,
         ) as experiment:  # fmt: skip
             for _ in range(40):
+                signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.005, 0.1))
                 with pytest.raises(KeyboardInterrupt):
-                    signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.001, 0.1))
                     experiment.run(train)
                 states = {trial.state for trial in experiment.trials}
                 assert states <= {State.FINISHED, State.WAITING}
