@@ -19,7 +19,7 @@ from bertkit.advisor import warm_start
 from bertkit.advisor.claims import LEASE_SECONDS, new_claim
 from bertkit.advisor.goals import Goals, is_number
 from bertkit.advisor.proposing import ParEgo, RandomSampler, Sampler, SpaceExhaustedError
-from bertkit.advisor.pruning import pruner
+from bertkit.advisor.pruning import DEFAULT_PRUNING, pruner
 from bertkit.advisor.space import Space
 from bertkit.advisor.store import Store
 from bertkit.advisor.surrogate import Surrogate
@@ -94,7 +94,7 @@ class Experiment:
         space: Any = None,
         goals: Any = None,
         observation_budget: int = OBSERVATION_BUDGET,
-        pruning: str = "median",
+        pruning: str = DEFAULT_PRUNING,
         sampler: str = "parego",
         defaults: Assignment | None = None,
         seed: int = 42,
@@ -109,7 +109,7 @@ class Experiment:
             goals: What is wanted, in any form that `Goals.read` reads; by default the published
                 goals.
             observation_budget: Most trials.
-            pruning: ``"median"``, ``"halving"`` or ``"off"``.
+            pruning: ``"halving"``, ``"median"`` or ``"off"``.
             sampler: ``"parego"`` or ``"random"``.
             defaults: Settings one would use without a search; the nearest assignment of the
                 space becomes the first trial, so that all others can be compared with it.

@@ -18,6 +18,7 @@ from typing import Any
 from bertkit.advisor.experiment import OBSERVATION_BUDGET
 from bertkit.advisor.goals import Goals, Metric
 from bertkit.advisor.parameters import Range
+from bertkit.advisor.pruning import DEFAULT_PRUNING
 from bertkit.advisor.space import Space
 from bertkit.config import Config, settings
 from bertkit.errors import AdvisorError
@@ -127,7 +128,7 @@ def read_settings(model: str, values: Mapping[str, Any]) -> Launch:
         goals=goals,
         observation_budget=_whole("observation_budget", values, OBSERVATION_BUDGET),
         time_budget=_number("time_budget", values),
-        pruning=str(values.get("pruning", "median")),
+        pruning=str(values.get("pruning", DEFAULT_PRUNING)),
         experiment=str(values.get("experiment", model)),
         save_path=folder,
     )
