@@ -73,7 +73,7 @@ class MedianPruner:
     Source: Golovin et al., "Google Vizier: a service for black-box optimization" (2017), 3.2.2.
     """
 
-    startup: int = 4
+    startup: int = 2
     grace: float = 0.5
 
     def verdict(self, curve: Curve, trials: Sequence[Trial], goals: Goals) -> str | None:
@@ -100,15 +100,15 @@ class HalvingPruner:
     Args:
         factor: Each rung is so many times as late as the one before, and one trial in so many
             passes it.
-        first: Time of the first rung as a share of the fastest finished trial's. Half of it
-            leaves late risers their time, see `MedianPruner`.
+        first: Time of the first rung as a share of the fastest finished trial's; early enough to
+            save time, late enough for late risers, see `MedianPruner`.
         startup: Others that must have come to a rung before any trial is stopped there.
 
     Source: Li et al., "A system for massively parallel hyperparameter tuning" (2020).
     """
 
     factor: float = 2.0
-    first: float = 0.5
+    first: float = 0.4
     startup: int = 2
 
     def verdict(self, curve: Curve, trials: Sequence[Trial], goals: Goals) -> str | None:
