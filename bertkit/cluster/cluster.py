@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,12 @@ from bertkit.cluster.attach import AttachedEngines
 from bertkit.cluster.cores import core_shares, usable_cpus, usable_limit
 from bertkit.cluster.engine import Deadline, Engine, EngineInfo
 from bertkit.cluster.engine_run import EngineRun
+from bertkit.cluster.host_check import needed_variables
+from bertkit.cluster.host_engines import HostEngines
+from bertkit.cluster.hosts import HostNames, read_hosts
 from bertkit.cluster.launch import EngineSource, LocalEngines
 from bertkit.cluster.rank import load_libraries
+from bertkit.cluster.ssh import Ssh
 from bertkit.cluster.supervision import Supervision
 from bertkit.config import Config
 from bertkit.errors import ClusterError, RunError
@@ -29,16 +33,24 @@ from bertkit.run import STOP_FILE, Run, create_run_folder
 TRAIN = "bertkit.training.loop:train"
 STOP_SECONDS = 10.0
 CANCEL_SECONDS = 15.0
+LOST_AFTER_SECONDS = 20.0
 
 
 class Cluster:
-    """Engines on this host, or those of a running ipyparallel cluster, as ranks of runs.
+    """Engines on this host or others, or those of a running ipyparallel cluster, as ranks of runs.
 
     Engines end with this process, however it ends. One run at a time goes on; runs one after
-    another use the same engines, and an engine that died is replaced before the next run.
+    another use the same engines. When an engine is lost, a run goes on with the others and takes in
+    the replacement as soon as it is ready.
 
     Args:
-        n: Number of engines.
+        n: Number of engines; with ``hosts`` their sum counts.
+        hosts: Hosts to start engines on over SSH, as ``{"node1": 2, "me@node2": 2}``,
+            ``["node1", "node2"]`` (an engine each) or ``"node1:2, node2:2"``. They need the same
+            Python packages and code, and the folder of the runs has to be theirs too; that is
+            looked at first (`check_hosts` does nothing else).
+        python: Path of Python on the hosts; by default that of this process.
+        ssh_options: More arguments of ssh, such as ``["-p", "2222", "-i", "key", "-F", "config"]``.
         cores_per_engine: Cores of each engine; by default an equal share.
         profile: Attach to the ipyparallel cluster of this IPython profile (its name or folder)
             instead of starting engines.
@@ -46,8 +58,10 @@ class Cluster:
         keep_alive: Let the engines live on when this process ends without `stop`; then
             `profile` says how to attach to them.
         environment: More environment variables for the engines that are started.
-        interface: Network interface that the engines' hosts share, such as ``"eth0"``; needed
-            where they are on other hosts, the loopback interface otherwise.
+        interface: This host's network interface that reaches the engines' hosts, such as
+            ``"eth0"``. With ``hosts`` the routing table says it by default; needed where attached
+            engines are on other hosts, the loopback interface otherwise.
+        lost_after: Seconds without a sign of life after which an engine counts as lost.
         report: Called with a line of text when something is slow; by default it goes to stderr.
         train: What every rank calls with the run's folder, the world, and ``resume``, as
             ``"module:function"``.
@@ -66,6 +80,9 @@ class Cluster:
         self,
         n: int = 2,
         *,
+        hosts: HostNames | None = None,
+        python: str | None = None,
+        ssh_options: Sequence[str] = (),
         cores_per_engine: int | None = None,
         profile: str | None = None,
         timeout: float = 300.0,
@@ -73,18 +90,34 @@ class Cluster:
         environment: Mapping[str, str] | None = None,
         interface: str | None = None,
         report: Callable[[str], object] | None = None,
+        lost_after: float = LOST_AFTER_SECONDS,
         train: str = TRAIN,
     ) -> None:
         if n < 1:
             raise ClusterError(f"n is {n}; expected at least 1 engine")
         self.n = n
+        if hosts is not None and profile is not None:
+            raise ClusterError("hosts and profile are both given; start engines, or attach to some")
         self.timeout = timeout
         self._keep_alive = keep_alive
-        self._interface = interface
+        self._named_interface = interface
+        self._lost_after = lost_after
         self._train = train
         self._source: EngineSource
         if profile is not None:
             self._source = AttachedEngines(profile, n, cores_per_engine)
+        elif hosts is not None:
+            named = read_hosts(hosts)
+            self.n = sum(host.engines for host in named)
+            self._source = HostEngines(
+                named,
+                Ssh(python or sys.executable, ssh_options, needed_variables()),
+                cores_per_engine=cores_per_engine,
+                environment=environment or {},
+                keep_alive=keep_alive,
+                interface=interface,
+                report=report or _to_stderr,
+            )
         else:
             cpus, limit = usable_cpus(), usable_limit()
             shares = core_shares(cpus, n, cores_per_engine, limit)
@@ -268,6 +301,11 @@ class Cluster:
     # Inside ------------------------------------------------------------------------------------
 
     @property
+    def _interface(self) -> str | None:
+        """Network interface of this host by which the ranks find each other."""
+        return self._named_interface or self._source.interface()
+
+    @property
     def _is_training(self) -> bool:
         return self._supervision is not None and not self._supervision.over
 
@@ -313,6 +351,7 @@ class Cluster:
             train=self._train,
             resume=resume,
             interface=self._interface,
+            lost_after=self._lost_after,
         )
         self._run = EngineRun(folder, self._supervision)
         return self._run

@@ -73,6 +73,8 @@ class Engine:
         process: Its process.
         cores: Number of cores it computes with.
         cpus: Those it is bound to.
+        interface: Network interface of its host by which the other ranks' hosts reach it, where
+            that is known.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Engine:
         process: EngineProcess,
         cores: int,
         cpus: tuple[int, ...],
+        interface: str | None = None,
     ) -> None:
         self.id = id
         self.host = description["host"]
@@ -90,6 +93,7 @@ class Engine:
         self.process = process
         self.cores = cores
         self.cpus = cpus
+        self.interface = interface
         self.loading: Any = None  # the pending result of loading its libraries
         self._view = client[id]
 

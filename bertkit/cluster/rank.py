@@ -28,6 +28,22 @@ class EngineDescription(TypedDict):
     cpus: list[int]
 
 
+class Seat(TypedDict):
+    """What an engine must know to find its coordinator.
+
+    ``rank`` and ``size`` are what is expected at the beginning; meetings decide.
+    """
+
+    engine: int
+    host: str
+    rank: int
+    size: int
+    address: str
+    port: int
+    token: str
+    address_file: str
+
+
 class RankTask(TypedDict):
     """What one engine has to do for a run.
 
@@ -38,9 +54,7 @@ class RankTask(TypedDict):
     folder: str
     resume: bool
     working_folder: str
-    rank: int
-    size: int
-    environment: dict[str, str]
+    seat: Seat
 
 
 class RankReport(TypedDict):
@@ -92,8 +106,8 @@ def load_libraries(train: str, size: int) -> None:
 def run_rank(task: RankTask) -> RankReport:
     """Train one rank's part of a run; a failure is in the report, not raised."""
     report: RankReport = {
-        "rank": task["rank"],
-        "host": platform.node(),
+        "rank": task["seat"]["rank"],
+        "host": task["seat"]["host"],
         "pid": os.getpid(),
         "outcome": "finished",
         "message": "",
@@ -111,47 +125,35 @@ def run_rank(task: RankTask) -> RankReport:
     return report
 
 
-def join_horovod(environment: dict[str, str]) -> None:
-    """Make this process a Horovod rank.
-
-    Args:
-        environment: As `Rendezvous.environment` gives it. Values that are already set for the
-            transport (``HOROVOD_CPU_OPERATIONS``) and the time-outs win.
-    """
-    import horovod.tensorflow as hvd
-
-    hvd.shutdown()  # of a run that was cut off; does nothing otherwise
-    for name, value in environment.items():
-        if name.endswith(("_OPERATIONS", "_SECONDS")):
-            os.environ.setdefault(name, value)
-        else:
-            os.environ[name] = value
-    hvd.init()
-
-
-def leave_horovod() -> None:
-    """Stop being a rank; the other ranks' collectives then fail."""
-    import horovod.tensorflow as hvd
-
-    hvd.shutdown()
-
-
 def _train(task: RankTask) -> None:
-    from bertkit.training.world import HorovodWorld, SingleWorld, World
+    from bertkit.cluster.membership import EngineWorld, Membership, leave_horovod
+    from bertkit.training.world import SingleWorld, World
 
     if Path(task["working_folder"]).is_dir():
         os.chdir(task["working_folder"])  # relative paths mean what they mean to the client
     train = _function(task["train"])
-    if task["size"] == 1:
-        train(Path(task["folder"]), SingleWorld(), resume=task["resume"])
-        return
+    folder, resume = Path(task["folder"]), task["resume"]
+    with Membership(task["seat"]) as membership:
+        if task["seat"]["size"] == 1:
+            alone: World = SingleWorld(host=task["seat"]["host"])
+            train(folder, alone, resume=resume)
+            return
+        try:
+            train(folder, EngineWorld(membership, met=False), resume=resume)
+            _leave_together()
+        finally:
+            leave_horovod()
+
+
+def _leave_together() -> None:
+    """Whoever leaves first would break the others' last collective."""
+    from bertkit.training.world import HorovodWorld
+
     try:
-        join_horovod(task["environment"])
-        world: World = HorovodWorld()
-        train(Path(task["folder"]), world, resume=task["resume"])
-        world.barrier()  # whoever leaves first would break the others' last collective
-    finally:
-        leave_horovod()
+        HorovodWorld().barrier()
+    except Exception as error:
+        if not _is_loss_of_a_rank(error):  # a rank may be lost now: its part is done
+            raise
 
 
 def _free_memory() -> None:
@@ -169,9 +171,10 @@ def _free_memory() -> None:
 
 
 def _is_loss_of_a_rank(error: BaseException) -> bool:
+    from bertkit.cluster.membership import RankLeftError
     from bertkit.training.world import is_loss_of_a_rank
 
-    return is_loss_of_a_rank(error)
+    return isinstance(error, RankLeftError) or is_loss_of_a_rank(error)
 
 
 def _function(name: str) -> Callable[..., Any]:
