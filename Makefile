@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 PACKAGING := $(wildcard packaging/*/*)
 
-.PHONY: demo test check setup oracles browser hosts lock clean format
+.PHONY: demo test check setup oracles browser hosts binder lock clean format
 
 demo: setup ## the main job: bundled sample, packaged model, two engines, early stop
 	$(BIN)/bertkit demo
@@ -70,6 +70,9 @@ hosts:
 		apt-get install --quiet --quiet --yes --no-install-recommends \
 			iproute2 openssh-client openssh-server > /dev/null; } || \
 		echo "No sshd or ip here, so tests/hosts will skip: sudo apt install iproute2 openssh-server"
+
+binder: setup ## replay binder/ as Binder would: a clean environment by pip, a server, the demo notebook
+	$(BIN)/python -m benchmarks.binder_replay --out benchmarks/results/binder_replay.json
 
 lock: setup ## pin every dependency anew
 	$(UV) compile --universal --generate-hashes --no-emit-index-url --no-header --upgrade \

@@ -6,6 +6,7 @@ Step 130/330 ██████▎        | loss 0.412 · 88.1 examples/sec · 1
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -17,6 +18,8 @@ from bertkit.events import (
     Checkpoint,
     Evaluation,
     Event,
+    Failed,
+    Finished,
     Notice,
     Progress,
     RankInfo,
@@ -175,7 +178,21 @@ def describe(event: Event) -> str:
             "user": "you asked for it",
         }.get(event.stopped_by, event.stopped_by)
         return f"Stopped at step {event.global_step}: {reason}"
-    return event.message if isinstance(event, Notice) else ""
+    if isinstance(event, Notice):
+        return event.message
+    return "" if isinstance(event, _TOLD_OTHERWISE) else _describe_plainly(event)
+
+
+_TOLD_OTHERWISE = (Progress, Step, Finished, Failed)
+"""Events that have no sentence: they move the progress line, or end it."""
+
+
+def _describe_plainly(event: Event) -> str:
+    """An event that has no sentence here: its message, or else its kind and its fields."""
+    values = dataclasses.asdict(event)
+    told = [f"{name} {value}" for name, value in values.items() if name != "time"]
+    words = values.get("message") or ", ".join(told)
+    return f"{event.kind.replace('_', ' ').capitalize()}: {words}".removesuffix(": ")
 
 
 def describe_result(result: Result) -> str:

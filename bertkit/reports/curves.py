@@ -210,7 +210,8 @@ class _RunLines:
             for panel in _PANELS
         ]
         self._note = axes[_F1].annotate(
-            "", (0, 0), (-7, -26), textcoords="offset points", ha="right", va="top", fontsize=9,
+            "", (0, 0.04), (-7, 0), xycoords=axes[_F1].get_xaxis_transform(),
+            textcoords="offset points", ha="right", va="bottom", fontsize=9,
             color=color, fontweight="bold", visible=False,
         )  # fmt: skip
         self._star = axes[_F1].plot(
@@ -257,10 +258,9 @@ class _RunLines:
         self._star.set_data(([at[-1]], [f1[-1]]) if early else ([], []))
         self._note.set_visible(stopped is not None and alone)
         if stopped and alone:
-            height = float(f1[-1]) if len(f1) else 50.0
-            self._note.xy = (x[-1], height)
-            self._note.set_position((-7, -26 if height > 40 else 12))
-            self._note.set_verticalalignment("top" if height > 40 else "bottom")
+            low = len(f1) > 0 and f1[-1] < 40  # then there is room above the curve
+            self._note.xy = (x[-1], 0.8 if low else 0.04)
+            self._note.set_verticalalignment("top" if low else "bottom")
             reason = history.ending().partition(":")[0]
             self._note.set_text(f"{reason}\nstep {history.global_step}")
 

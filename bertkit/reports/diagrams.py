@@ -16,6 +16,57 @@ from bertkit.reports import style
 Align = Literal["left", "center", "right"]
 
 
+PARAGRAPH = (
+    "The lighthouse at Marrow Point was built in 1871 by the engineer",
+    "Ada Fenwick. It is 38 metres tall and was lit with whale oil until",
+    "1904, when the harbour council paid for an electric lamp.",
+)
+QUESTIONS = (
+    ("When was the lighthouse built?", "1871"),
+    ("Who built the lighthouse?", "Ada Fenwick"),
+    ("What was it lit with at first?", "whale oil"),
+)
+
+
+def draw_squad(*, theme: str = "light") -> Figure:
+    """What SQuAD is: questions about a paragraph, each answered by a piece of it.
+
+    Args:
+        theme: ``"light"`` or ``"dark"``.
+
+    Returns:
+        A figure. The data set is that of Rajpurkar et al. (2016), https://arxiv.org/abs/1606.05250.
+    """
+    look = style.theme(theme)
+    axes = _canvas(look, 10.0, 2.9)
+    size, letter = 15.55, 0.13 / 0.98  # a monospaced letter of that size is 13 pixels wide
+    top, left = 2.5, 0.4
+    axes.add_patch(
+        FancyBboxPatch(
+            (0.05, 1.32), 9.9, 1.52, boxstyle="round,pad=0,rounding_size=0.08", linewidth=1.2,
+            edgecolor=look.line, facecolor="none",
+        )  # fmt: skip
+    )
+    for row, line in enumerate(PARAGRAPH):
+        axes.text(
+            left, top - 0.44 * row, line, family="monospace", fontsize=size, va="center",
+            color=look.text,
+        )  # fmt: skip
+    for number, (question, answer) in enumerate(QUESTIONS):
+        color = look.series[number]
+        row = next(r for r, line in enumerate(PARAGRAPH) if answer in line)
+        begin = left + letter * PARAGRAPH[row].index(answer)
+        width, y = letter * len(answer), top - 0.44 * row
+        _box(axes, begin - 0.03, y - 0.17, width + 0.06, 0.34, "", color, look)
+        _words(axes, begin + width + 0.09, y + 0.16, str(number + 1), look, size=8.5, color=color,
+               weight="bold")  # fmt: skip
+        below = 0.98 - 0.4 * number
+        _words(axes, 0.3, below, str(number + 1), look, color=color, weight="bold")
+        _words(axes, 0.5, below, question, look, "left", size=10.5)
+        _words(axes, 3.6, below, answer, look, "left", size=10.5, color=color, weight="bold")
+    return _finished(axes, (0, 10), (0, 2.9))
+
+
 def draw_model(*, theme: str = "light") -> Figure:
     """How BERT finds an answer: tokens go in, a start and an end position come out.
 

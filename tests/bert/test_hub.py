@@ -99,11 +99,11 @@ def hub(tmp_path):
     thread.join(10)
 
 
-def load(model, endpoint, home):
+def load(model, endpoint, home, program=PROGRAM):
     """Load a model in a process of its own: the client reads its settings when imported."""
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, model], capture_output=True, text=True, timeout=240,
+        [sys.executable, "-c", program, model], capture_output=True, text=True, timeout=240,
         env=os.environ | settings, cwd=home.parent, check=True,
     )  # fmt: skip
     return done.stdout.strip()
@@ -118,6 +118,21 @@ def test_a_hub_id_is_fetched_once_and_then_found(hub, tmp_path):
     hub.shutdown()
     hub.server_close()
     assert load(MODEL, endpoint, tmp_path / "home") == "32 37 True"  # from the cache, offline
+
+
+def test_a_fetch_tells_how_far_it_is(hub, tmp_path):
+    program = (
+        "import sys\n"
+        "from bertkit.bert.hub import fetch\n"
+        "told = []\n"
+        "fetch(sys.argv[1], lambda done, total: told.append((done, total)))\n"
+        "assert all(done <= total for done, total in told), told\n"
+        "print(*told[-1])\n"
+    )
+    endpoint = f"http://127.0.0.1:{hub.server_port}"
+    wanted = [path for path in hub.folder.iterdir() if path.suffix != ".h5"]
+    size = sum(path.stat().st_size for path in wanted)
+    assert load(MODEL, endpoint, tmp_path / "home", program) == f"{size} {size}"
 
 
 def test_an_unknown_hub_id_is_said_to_be_unknown(hub, tmp_path):

@@ -53,7 +53,10 @@ def browser(chromium: str) -> Iterator[object]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=ARGUMENTS,
+            ignore_default_args=["--hide-scrollbars"],  # a person would see them, too
+        )  # fmt: skip
         yield browser
         browser.close()
 

@@ -1,15 +1,28 @@
 """A person does the whole job by clicking: form, engines, training, early stop, asking."""
 
+import contextlib
 import json
 import re
+from pathlib import Path
 
+import psutil
 import pytest
+from nbconvert import HTMLExporter
 from playwright.sync_api import expect
 
 from bertkit.advisor import Store
 from bertkit.run import Run
 from tests import tiny
-from tests.browser.lab_page import LONG, open_notebook, picture, run_all, save, write_notebook
+from tests.browser.lab_page import (
+    LONG,
+    choose,
+    open_notebook,
+    picture,
+    run_all,
+    save,
+    write_notebook,
+)
+from tests.browser.studio_page import button, field, shut_kernel_down, tab
 
 pytestmark = pytest.mark.timeout(1800)  # seconds; each wait below has an end of its own
 LEARNING = 900_000
@@ -17,6 +30,7 @@ LEARNING = 900_000
 
 NOTEBOOK = "studio.ipynb"
 CELL = "from bertkit_widgets import Studio\nstudio = Studio(timeout=300)\nstudio"
+KEPT = CELL.replace("timeout=300", "timeout=300, keep_alive=True")
 
 
 @pytest.fixture(scope="module")
@@ -41,39 +55,23 @@ def studio(page, lab, settings_file):
     open_notebook(page, lab, NOTEBOOK)
     run_all(page)
     page.wait_for_selector(".bk-studio", timeout=LONG)
-    tab(page, "Hyperparameters")
-    button(page, "Import, export").click()
-    field(page, "File").fill(str(settings_file))
-    field(page, "File").press("Tab")
-    button(page, "Read").click()
-    expect(field(page, "Target F1")).to_have_value("85", timeout=LONG)
+    read_settings(page, settings_file)
     yield page
     page.evaluate("1")  # the page still answers
     shut_kernel_down(page)
 
 
-def tab(page, name):
-    page.get_by_role("tab", name=re.compile(rf"\d {name}")).click()
-
-
-def field(page, label):
-    return page.locator(".bk-studio").get_by_label(re.compile(f"^{label}")).first
-
-
-def button(page, words):
-    """A button of the panels; an icon may stand before its words."""
-    buttons = page.locator(".bk").get_by_role("button", name=re.compile(rf"^\W*{words}$"))
-    return buttons.locator("visible=true").first
+def read_settings(page, path):
+    tab(page, "Hyperparameters")
+    button(page, "Import, export").click()
+    field(page, "File").fill(str(path))
+    field(page, "File").press("Tab")
+    button(page, "Read").click()
+    expect(field(page, "Target F1")).to_have_value("85", timeout=LONG)
 
 
 def start(page):
     button(page, "Start training").click()
-
-
-def shut_kernel_down(page):
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
-    page.wait_for_timeout(1500)
 
 
 # Keeps every picture that the page shows, however fast training is over.
@@ -136,18 +134,35 @@ def test_from_the_form_to_an_answered_question(studio, lab, screenshots):
     (run,) = [Run(folder) for folder in (lab.root / "runs").iterdir()]
     assert run.result.stopped_by == "target_f1"
 
-    tab(page, "Ask")
+    button(page, "Ask the model").click()
     field(page, "Paragraph").fill("the river . ada moss built the mill in tarn in 1805 .")
     field(page, "Question").fill("when was the mill built ?")
     button(page, "Ask").click()
     expect(page.locator(".bk-answer mark")).to_be_visible(timeout=LONG)
     picture(page, screenshots / "answer.png")
+    button(page, "Wrong answers").click()
+    questions = page.locator(".bk-wrong-answer")
+    expect(questions).to_contain_text("Expected", timeout=LONG)
+    first = questions.text_content()
+    field(page, "Questions").focus()
+    page.keyboard.press("ArrowDown")
+    expect(questions).not_to_have_text(first, timeout=LONG)
+    picture(page, screenshots / "wrong-answers.png")
 
     kept = page.locator(".jp-OutputArea-output.jp-RenderedImage")
     expect(kept).to_have_count(1)
     expect(kept).to_be_hidden()  # the live picture is there
-    outputs = save(page, lab, NOTEBOOK).cells[0].outputs
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    saved = save(page, lab, NOTEBOOK)
+    assert any("image/png" in output.get("data", {}) for output in saved.cells[0].outputs)
+    exported = lab.root / "exported.html"
+    exported.write_text(HTMLExporter().from_notebook_node(saved)[0])
+    page.goto(exported.as_uri())
+    kept = page.locator("img[alt*='validation F1']")
+    expect(kept).to_be_visible(timeout=LONG)
+    assert kept.evaluate("image => image.naturalWidth") > 600
+    expect(page.locator("body")).to_contain_text("Best model: F1")
+    picture(page, screenshots / "exported.png")
+    open_notebook(page, lab, NOTEBOOK)  # its kernel is still there to be ended
 
 
 def test_stop_reload_and_see_the_history(studio, lab, screenshots):
@@ -169,6 +184,34 @@ def test_stop_reload_and_see_the_history(studio, lab, screenshots):
     picture(page, screenshots / "reloaded-and-stopped.png")
     newest = max((lab.root / "runs").iterdir())
     assert Run(newest).result.stopped_by == "user"
+
+
+@pytest.mark.usefixtures("ends_engines")
+def test_a_restarted_kernel_takes_up_the_run_that_goes_on(page, lab, settings_file, screenshots):
+    status = page.locator(".bk-live .bk-state")
+    open_notebook(page, lab, write_notebook(lab, "kept.ipynb", KEPT))
+    run_all(page)
+    page.wait_for_selector(".bk-studio", timeout=LONG)
+    read_settings(page, settings_file)
+    field(page, "Target F1").fill("100.1")
+    field(page, "Number of epochs").fill("500")
+    start(page)
+    expect(status).to_contain_text("Training", timeout=LONG)
+    see_pictures_change(page, 2)
+    before = page.evaluate("window.performance.timeOrigin")
+
+    choose(page, "Kernel", "Restart Kernel and Run All Cells")
+    page.get_by_role("button", name="Confirm Kernel Restart").or_(
+        page.get_by_role("button", name="Restart", exact=True)
+    ).click()
+    page.wait_for_timeout(1000)
+    expect(status).to_contain_text("Training", timeout=LONG)  # nobody has clicked
+    see_pictures_change(page, 2)
+    assert page.evaluate("window.performance.timeOrigin") == before  # not a reload
+    picture(page, screenshots / "restarted.png")
+    button(page, "Stop").click()
+    expect(status).to_contain_text("stopped by you", timeout=LONG)
+    shut_kernel_down(page)
 
 
 def test_a_new_kernel_shows_a_saved_run(page, lab, studio_run, screenshots):
@@ -221,3 +264,14 @@ def studio_run(lab):
     if not runs:
         pytest.skip("no run was trained before; run the whole file")
     return str(runs[0].parent)
+
+
+@pytest.fixture
+def ends_engines(lab):
+    """Ends engines that live on without the kernel that has started them."""
+    yield
+    for process in psutil.process_iter(["cmdline"]):
+        if "bertkit.cluster.child" in (process.info["cmdline"] or []):
+            with contextlib.suppress(psutil.Error):
+                if Path(process.cwd()) == lab.root:
+                    process.kill()

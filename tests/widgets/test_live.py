@@ -6,15 +6,18 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from bertkit_widgets import live
 from bertkit_widgets.live import LivePanel
 
+from bertkit import events
 from bertkit.config import Config
 from bertkit.errors import RunError
-from bertkit.events import EventLog, Failed
+from bertkit.events import Event, EventLog, Failed
 from bertkit.run import Run
 from tests.reports import recorded_run
 from tests.widgets.waiting import until
@@ -149,6 +152,21 @@ def test_a_resumed_run_is_not_taken_for_over(finished, monkeypatch):
     assert panel._watched.history.global_step == 101
     Resumed.running = False
     settled(panel)
+
+
+def test_an_event_without_words_of_its_own_is_logged_plainly(finished, monkeypatch):
+    @dataclass(frozen=True, kw_only=True)
+    class RankLost(Event):
+        kind: ClassVar[str] = "rank_lost"
+        rank: int
+        host: str
+
+    monkeypatch.setitem(events.KINDS, RankLost.kind, RankLost)
+    with EventLog(finished) as log:
+        log(RankLost(rank=1, host="<node>"))
+    panel = settled(LivePanel(finished))
+    assert "Rank lost: rank 1, host &lt;node&gt;" in panel._log_html.value
+    assert "Finished." in panel._status.value
 
 
 def test_several_runs_are_drawn_over_each_other(finished, tmp_path):

@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -11,6 +13,7 @@ from bertkit_widgets.studio import ASK, TRAINING
 
 from bertkit.errors import BertkitError, ClusterError
 from bertkit.run import Run
+from tests.reports import recorded_run
 from tests.widgets.waiting import until
 
 
@@ -141,6 +144,26 @@ def test_wrong_answers_are_those_that_do_not_match(studio):
     panel._wrong_button.click()
     assert panel.wait(60)
     assert f"{len(found)} of {len(dev)} were not answered exactly." in panel._state.value
+
+
+def test_a_run_that_goes_on_is_taken_up(tiny_config, tmp_path):
+    """As after a restart of the kernel: nobody here has started it."""
+    folder = tmp_path / "runs" / "left-behind"
+    command = [sys.executable, recorded_run.__file__, str(folder), "--hz", "30", "--steps", "200"]
+    with subprocess.Popen(command) as writer:
+        until(lambda: (folder / "config.json").exists() and Run(folder).running)
+        studio = Studio(tiny_config.replace(output=str(folder.parent)))
+        assert studio.run.folder == folder
+        assert studio._start_button.disabled
+        until(lambda: studio.live._watched.history.global_step > 3)
+        until(lambda: not studio._stop_button.disabled)
+        studio._stop_button.click()
+        assert studio.wait(60).stopped_by == "user"
+        writer.wait(60)
+    until(lambda: not studio._start_button.disabled)
+    assert "The model is trained" in studio._state.value
+    studio._ask_button.click()
+    assert studio._tabs.selected_index == ASK
 
 
 def test_ask_without_a_run_says_what_to_do(tmp_path):

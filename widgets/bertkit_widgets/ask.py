@@ -169,13 +169,13 @@ class AskPanel:
         )  # fmt: skip
         self._wrong_list.observe(lambda _: self._show_chosen_wrong(), "index")
         self._wrong_text = style.text("", "bk-wrong-answer")
-        self._wrong_box = style.hidden([self._wrong_list, self._wrong_text])
-        fields = ipywidgets.VBox([self._run, self._paragraph, self._question])
+        self._wrong_box = style.hidden([style.field(self._wrong_list), self._wrong_text])
+        fields = [style.field(part) for part in (self._run, self._paragraph, self._question)]
         self.widget = style.panel(
             [
-                style.tagged(fields, "bk-field"),
+                *fields,
                 style.row([self._ask_button, self._wrong_button, self._refresh_button]),
-                self._state, self._answer, style.tagged(self._wrong_box, "bk-field"),
+                self._state, self._answer, self._wrong_box,
             ],
             "ask-panel",
         )  # fmt: skip

@@ -70,7 +70,7 @@ class CheckedField:
 
     def _mark(self) -> None:
         problem = self.problem
-        words = (
+        words = f'<span class="bk-help">{style.escape(self.input.tooltip or "")}</span>' + (
             f'<span class="bk-error" role="alert">✖ {style.escape(problem)}</span>'
             if problem
             else style.escape(self._plain)

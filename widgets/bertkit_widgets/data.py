@@ -59,7 +59,7 @@ class DataPanel:
         self._address = address
         self._max_seq_length = Config().max_seq_length
         self.form = ConfigForm(PATHS, on_change)
-        self.form.widget.layout.grid_template_columns = "repeat(auto-fill, minmax(20em, 1fr))"
+        self.form.widget.layout.grid_template_columns = "repeat(auto-fill, minmax(17em, 1fr))"
         self.form.widget.add_class("bk-explained")  # here one needs the sentences
         self._make_widgets()
         self._background = Background(self._say, self._lock_buttons)
@@ -149,8 +149,14 @@ class DataPanel:
         self._model_button.on_click(lambda _: self.download_model())
         return ipywidgets.VBox(
             [
-                style.row([self._version, self._target, self._download_button]),
-                style.row([self._model, self._model_button]),
+                style.row(
+                    [
+                        style.beside(self._version),
+                        style.beside(self._target),
+                        self._download_button,
+                    ]
+                ),
+                style.row([style.beside(self._model), self._model_button]),
             ]
         )
 
@@ -232,10 +238,10 @@ class DataPanel:
         from bertkit.bert.hub import fetch
 
         model = str(self._model.value).strip()
-        self._say(style.status("wait", f"Downloading {model}", "this can take minutes …"))
-        folder = fetch(model)
+        self._say(style.status("wait", f"Asking for {model}", "…"))
+        folder = fetch(model, lambda done, total: self._show_bytes(model, done, total))
         self.form.values = {"model": model}
-        self._say(style.status("good", "Downloaded.", f"{model} is in {folder}."))
+        self._say(style.status("good", "Downloaded and checked.", f"{model} is in {folder}."))
 
 
 def _load(model: str) -> Pretrained:

@@ -200,13 +200,14 @@ def _tooltip(setting: Setting) -> str:
 
 
 def _hint(setting: Setting, message: str | None) -> str:
-    if message:
-        return f'<span class="bk-error" role="alert">✖ {style.escape(message)}</span>'
-    limits = f"{_limits(setting)} · " if _limits(setting) else ""
-    default = as_text(setting.default) or "empty"
-    default = {"True": "on", "False": "off"}.get(default, default)
     explained = f'<span class="bk-help">{style.escape(setting.help)}</span>'
-    return f"{explained}{limits}default {style.escape(default)}"
+    if message:
+        return f'{explained}<span class="bk-error" role="alert">✖ {style.escape(message)}</span>'
+    limits = f"{_limits(setting)} · " if _limits(setting) else ""
+    default = as_text(setting.default)
+    default = {"True": "on", "False": "off"}.get(default, default)
+    usual = f"default {style.escape(default)}" if default else "may stay empty"
+    return f"{explained}{limits}{usual}"
 
 
 def _limits(setting: Setting) -> str:

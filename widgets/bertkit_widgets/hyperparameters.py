@@ -109,10 +109,12 @@ class HyperparametersPanel:
             ConfigError: If a name or value is wrong; then nothing is taken over.
         """
         complete = Config.from_dict(values).to_dict()
-        for form in self._forms:
-            form.values = {name: complete[name] for name in form.fields}
         mine = self.values
         self._others = {name: value for name, value in complete.items() if name not in mine}
+        self._loading = True  # one check after all of them, not one after each form
+        for form in self._forms:
+            form.values = {name: complete[name] for name in form.fields}
+        self._loading = False
         if self._on_load:
             self._on_load(complete)
         self._changed()
@@ -143,9 +145,16 @@ class HyperparametersPanel:
             form.disable(locked)
         self._preset.disabled = self._upload.disabled = locked
 
-    def share(self, values: Mapping[str, Scalar]) -> None:
-        """Tell the values of fields that are edited elsewhere, for checks and exports."""
+    def share(self, values: Mapping[str, Scalar], engines: int | None = None) -> None:
+        """Tell what is edited elsewhere, for checks and exports.
+
+        Args:
+            values: Values of the other fields.
+            engines: Number of engines, where it is known.
+        """
         self._others = dict(values)
+        self.engines = engines or self.engines
+        self._forget_preset()
         self._show()
 
     def _ipython_display_(self) -> None:
@@ -159,7 +168,8 @@ class HyperparametersPanel:
 
     def _make_widgets(self) -> None:
         self._preset = ipywidgets.Dropdown(
-            options=["", "defaults", *PRESETS], value="", description="Start from",
+            options=[("your own values", ""), *((name, name) for name in ("defaults", *PRESETS))],
+            value="", description="Start from",
             tooltip="Fill all fields with settings that are known to work",
             layout=ipywidgets.Layout(width="20em"),
         )  # fmt: skip
@@ -188,7 +198,9 @@ class HyperparametersPanel:
         self._explain.observe(self._toggle_help, "value")
         self.widget = style.panel(
             [
-                style.row([self._preset, self._all, self._explain, self._code, self._file]),
+                style.row(
+                    [style.beside(self._preset), self._all, self._explain, self._code, self._file]
+                ),
                 self._code_box, self._file_box, self._state, self._fields,
             ],
             "hyperparameters",
@@ -212,7 +224,11 @@ class HyperparametersPanel:
         self._links = style.text("")
         self._file_state = style.text("")
         return ipywidgets.VBox(
-            [style.row([self._path, read, save, self._upload]), self._links, self._file_state]
+            [
+                style.row([style.beside(self._path), read, save, self._upload]),
+                self._links,
+                self._file_state,
+            ]
         )
 
     # Reactions ---------------------------------------------------------------------------------
@@ -251,13 +267,21 @@ class HyperparametersPanel:
         (self._fields.add_class if change["new"] else self._fields.remove_class)("bk-explained")
 
     def _changed(self) -> None:
+        if self._loading:
+            return
         self._show()
+        self._forget_preset()
+        if self._on_change:
+            self._on_change()
+
+    _loading = False
+
+    def _forget_preset(self) -> None:
+        """Show no preset whose values were changed, so that it can be chosen again."""
         name = self._preset.value
         values = {**self._others, **self.values}
         if name and Config.from_dict(PRESETS.get(name, {})).to_dict() != values:
-            self._preset.value = ""  # so that choosing it again fills the fields again
-        if self._on_change:
-            self._on_change()
+            self._preset.value = ""
 
     def _show(self) -> None:
         problems = self.problems

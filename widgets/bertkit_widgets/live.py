@@ -253,11 +253,15 @@ class LivePanel:
         self._log_box = style.hidden([self._log_html])
         self._runs_box = style.hidden([self._runs_form()])
         self._observe()
-        self._say(style.status("note", "No run yet.", "Start one, or open one below."))
+        self._say(
+            style.status("note", "No run yet.", "Start one, or open a saved one under Other runs.")
+        )
         self._draw_empty()
         self.widget = style.panel(
             [
-                style.row([self._stop_button, self._resume_button, self._along]),
+                style.row(
+                    [self._stop_button, self._resume_button, style.beside(self._along)]
+                ),
                 self._status, self._numbers, self._picture,
                 style.row([self._log_toggle, self._runs_toggle]), self._log_box, self._runs_box,
             ],
@@ -279,14 +283,11 @@ class LivePanel:
             "Compare", "Draw all chosen runs over the one that is shown", "compare"
         )
         self._alone = style.button("Show alone", "Take the compared runs away", "alone")
-        return style.tagged(
-            ipywidgets.VBox(
-                [
-                    self._folder_text, self._choice,
-                    style.row([self._open, self._compare, self._alone, self._refresh]),
-                ]
-            ),
-            "bk-field",
+        return ipywidgets.VBox(
+            [
+                style.field(self._folder_text), style.field(self._choice),
+                style.row([self._open, self._compare, self._alone, self._refresh]),
+            ]
         )  # fmt: skip
 
     def _observe(self) -> None:
@@ -373,7 +374,7 @@ class LivePanel:
 
     def _draw_empty(self) -> None:
         self._png = self._curves.png()
-        self._picture.value = style.picture(self._png, "Empty curves: no run is shown yet")
+        self._picture.value = ""  # axes without a run would only ask what they are for
 
     def _show_numbers(self, watched: WatchedRun) -> None:
         history = watched.history
@@ -425,7 +426,8 @@ def _new_curves(along: Along) -> Curves:
 
 
 def _tiles(history: History) -> list[tuple[str, str]]:
-    values = [("Step", f"{history.global_step:,} of {history.last_step:,}")]
+    known = history.last_step > 0
+    values = [("Step", f"{history.global_step:,} of {history.last_step:,}" if known else "–")]  # noqa: RUF001
     steps, scores = history.steps, history.evaluations
     values.append(("Loss", f"{steps.last('smoothed_loss'):.3f}" if len(steps) else "–"))  # noqa: RUF001
     speed = f"{steps.last('smoothed_examples_per_second'):.1f}" if len(steps) else "–"  # noqa: RUF001
@@ -503,7 +505,11 @@ def _log_line(event: Event) -> str:
     if isinstance(event, Failed):
         words = f"Failed: {event.message}"
     elif isinstance(event, Finished):
-        words = f"Finished: F1 {event.result['f1']:.2f}, {event.result['stopped_by']}"
+        result = event.result
+        words = (
+            f"Finished: F1 {result['f1']:.2f}, exact match {result['exact_match']:.2f} on "
+            f"{result['total']:,} questions"
+        )
     when = time.strftime("%H:%M:%S", time.localtime(event.time))
     return f"<p><code>{when}</code> {style.escape(words)}</p>"
 

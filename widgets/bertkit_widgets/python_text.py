@@ -23,8 +23,8 @@ def as_python(values: Mapping[str, Scalar], engines: int = 2) -> str:
     """
     arguments = ", ".join(f"{name}={value!r}" for name, value in changed(values).items())
     config = f"config = Config({arguments})"
-    if len(config) > 88:
-        filled = textwrap.fill(arguments, 84, break_long_words=False, break_on_hyphens=False)
+    if len(config) > 66:  # what a small page has room for
+        filled = textwrap.fill(arguments, 60, break_long_words=False, break_on_hyphens=False)
         config = "config = Config(\n" + textwrap.indent(filled, "    ") + ",\n)"
     return (
         f"from bertkit import Cluster, Config\n\n{config}\n"

@@ -21,6 +21,16 @@ def saved_runs(parent: str | Path) -> list[tuple[str, str]]:
     return [(describe_run(folder), str(folder)) for folder in folders]
 
 
+def running_run(parent: str | Path) -> Run | None:
+    """The newest run in a folder that some process still trains, or ``None``.
+
+    Args:
+        parent: The folder that runs were written to.
+    """
+    runs = (Run(folder) for _, folder in saved_runs(parent))
+    return next((run for run in runs if run.running), None)
+
+
 def describe_run(folder: Path) -> str:
     """One line about a run: its folder's name, how it ended and what was set."""
     run = Run(folder)

@@ -52,6 +52,7 @@ class SearchForm:
         self._goals = goals
         self._on_change, self._on_choose = on_change, on_choose
         self._silent = False
+        self._suggested = write_space(space)
         self._make_widgets(store, space)
         self.refresh()
 
@@ -100,6 +101,11 @@ class SearchForm:
             defaults=known if self._check else None,
             seed=config.seed,
         )
+
+    def suggest(self, space: Space) -> None:
+        """Fill in what a new search might try, unless one was typed or a search is chosen."""
+        if self.chosen is None and self._space.input.value == self._suggested:
+            self._suggested = self._space.input.value = write_space(space)
 
     def refresh(self, chosen: int | None = None) -> None:
         """Offer the searches that the file holds now, and choose one without saying so."""
@@ -150,7 +156,7 @@ class SearchForm:
         )
         self._budget = CheckedField(
             _text("Trials at most", OBSERVATION_BUDGET, "Most trials of this search"),
-            _budget, "budget", hint=f"1 to {MOST_TRIALS:,}", on_change=self._changed,
+            _budget, "budget", hint="each trains a model", on_change=self._changed,
         )  # fmt: skip
         self._thresholds = {metric.name: self._threshold(metric) for metric in self._goals.metrics}
         self._space = CheckedField(
@@ -165,10 +171,7 @@ class SearchForm:
         self._file.observe(lambda _: self._new_file(), "value")
         self.refresh_button.on_click(lambda _: self.refresh(self.chosen))
         self._choice.observe(lambda _: self._chose(), "value")
-        plain = [
-            style.tagged(ipywidgets.VBox([box]), "bk-field")
-            for box in (self._file, self._choice, self._name)
-        ]
+        plain = [style.field(box) for box in (self._file, self._choice, self._name)]
         checked = [field.widget for field in (self._budget, *self._thresholds.values())]
         self.widget = ipywidgets.VBox([grid([*plain, *checked]), self._space.widget])
 
@@ -203,7 +206,7 @@ class SearchForm:
         try:
             with Store(self.store) as store:
                 found = [
-                    (f"{e.id} · {e.name} · {len(store.trials(e.id))} trials", e.id)
+                    (f"{e.id} · {e.name} · {_count(len(store.trials(e.id)))}", e.id)
                     for e in store.experiments()
                 ]
         except BertkitError:
@@ -223,6 +226,10 @@ class SearchForm:
         if self._check:
             space.check_fields()
         return space
+
+
+def _count(trials: int) -> str:
+    return "1 trial" if trials == 1 else f"{trials:,} trials"
 
 
 def _text(description: str, value: object, tooltip: str) -> Any:

@@ -7,14 +7,17 @@ batch_size: 12, 16, 24
 
 from __future__ import annotations
 
+import math
 import re
 
 from bertkit.advisor.parameters import Choices, Parameter, Range
 from bertkit.advisor.space import Space
-from bertkit.config import Scalar
+from bertkit.config import Config, Scalar, settings
 from bertkit.errors import AdvisorError
+from bertkit.presets import preset
 from bertkit_widgets.form import as_text
 
+MOST_EXAMPLES = next(s.maximum for s in settings() if s.name == "batch_size") or math.inf
 _RANGE = re.compile(r"(\S+)\s+to\s+([^\s,]+)(?:\s*,?\s*(log))?")
 _SWITCH = {"on": True, "true": True, "off": False, "false": False}
 
@@ -43,6 +46,32 @@ def read_space(text: str) -> Space:
     """
     lines = [line.strip() for line in text.splitlines()]
     return Space(tuple(_parameter(line) for line in lines if line))
+
+
+def space_around(config: Config) -> Space:
+    """What a search may try that begins with a configuration.
+
+    Returns:
+        The published space for the published settings; for any other, learning rates of a quarter
+        to four times of its own, and batches of half to four times.
+
+    Example:
+        >>> print(write_space(space_around(Config(learning_rate=2e-3, batch_size=16))))
+        learning_rate: 0.0005 to 0.008, log
+        warmup_rate: 0.05 to 0.3
+        batch_size: 8, 16, 32, 64
+    """
+    if config == preset("published"):
+        return Space.published()
+    rate, warmup, batch = config.learning_rate, config.warmup_rate, config.batch_size
+    sizes = {max(1, batch // 2), batch, 2 * batch, 4 * batch}
+    return Space(
+        (
+            Range("learning_rate", max(1e-8, rate / 4), min(1.0, 4 * rate), log=True),
+            Range("warmup_rate", min(0.05, warmup), max(0.3, warmup)),
+            Choices("batch_size", tuple(sorted(size for size in sizes if size <= MOST_EXAMPLES))),
+        )
+    )
 
 
 def _extent(parameter: Parameter) -> str:

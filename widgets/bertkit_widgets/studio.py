@@ -19,6 +19,7 @@ from bertkit_widgets.form import read_problem
 from bertkit_widgets.hyperparameters import PATHS, HyperparametersPanel
 from bertkit_widgets.live import LivePanel
 from bertkit_widgets.periodic import Periodic
+from bertkit_widgets.saved_runs import running_run
 from bertkit_widgets.trials import TrialsPanel
 
 TABS = ("1 Data", "2 Engines", "3 Hyperparameters", "4 Training", "5 Trials", "6 Ask")
@@ -30,8 +31,10 @@ WATCH_SECONDS = 0.5
 class Studio:
     """All panels in one: choose data, start engines, set hyperparameters, train, search, ask.
 
-    The kernel stays free while training runs. ``studio.start()`` does what the Start button does
-    and returns at once; ``await studio.run`` waits for the result with the buttons alive, and
+    A run of the configuration's folder that goes on already, such as one that a restarted kernel
+    has left behind, is shown at once. The kernel stays free while training runs.
+    ``studio.start()`` does what the Start button does and returns at once; ``await studio.run``
+    waits for the result with the buttons alive, and
     ``studio.wait()`` waits for it in scripts.
 
     Args:
@@ -59,7 +62,7 @@ class Studio:
         self.data = DataPanel(on_change=self._changed)
         self.engines = EnginesPanel(engines, on_change=self._changed, **options)
         self.hyperparameters = HyperparametersPanel(
-            config, with_paths=False, on_change=self._changed, on_load=self._load_paths
+            config, with_paths=False, on_change=self._changed, on_load=self._load
         )
         output = self.hyperparameters.config.output
         self.live = LivePanel(runs_folder=output, on_resume=self._resume, on_change=self._changed)
@@ -71,7 +74,8 @@ class Studio:
         self._started: Run | None = None
         self._watch = Periodic(self._look, WATCH_SECONDS, "bertkit-studio")
         self._make_widgets()
-        self._load_paths(self.hyperparameters.config.to_dict())
+        self._load(self.hyperparameters.config.to_dict())
+        self._reopen(running_run(output))
         self._changed()
 
     # Use ---------------------------------------------------------------------------------------
@@ -142,7 +146,7 @@ class Studio:
         """
         self.live.show(folder)
         self.ask.refresh(Run(folder))
-        self._tabs.selected_index = TRAINING
+        self._go_to(TRAINING)
 
     def _ipython_display_(self) -> None:
         style.show(self.widget, "bertkit studio")
@@ -161,6 +165,12 @@ class Studio:
         )  # fmt: skip
         self._start_button.on_click(lambda _: self._try_start())
         self._stop_button.on_click(lambda _: self.stop())
+        self._ask_button = style.button(
+            "Ask the model", "Go to the tab where the trained model answers questions", "go-ask",
+            icon="question",
+        )  # fmt: skip
+        self._ask_button.on_click(lambda _: self._go_to(ASK))
+        style.reveal(self._ask_button, False)
         self._state = style.text("", "bk-studio-state")
         parts = [
             self.data.widget, self.engines.widget, self.hyperparameters.widget,
@@ -168,8 +178,15 @@ class Studio:
         ]  # fmt: skip
         self._tabs = ipywidgets.Tab(parts, titles=TABS)
         self.widget = style.panel(
-            [style.row([self._start_button, self._stop_button]), self._state, self._tabs], "studio"
-        )
+            [
+                style.row([self._start_button, self._stop_button, self._ask_button]),
+                self._state, self._tabs,
+            ],
+            "studio",
+        )  # fmt: skip
+
+    def _go_to(self, tab: int) -> None:
+        self._tabs.selected_index = tab
 
     def _try_start(self) -> None:
         try:
@@ -177,19 +194,22 @@ class Studio:
         except BertkitError as error:
             self._state.value = style.status("bad", "Not started.", str(error))
 
-    def _load_paths(self, values: Mapping[str, Scalar]) -> None:
+    def _load(self, values: Mapping[str, Scalar]) -> None:
         self.data.values = {name: values[name] for name in (*PATHS, "max_seq_length")}
+        if hasattr(self, "trials"):  # the form loads its first values before there are trials
+            self.trials.suggest(Config.from_dict(values))
 
     def _changed(self) -> None:
         if not hasattr(self, "_start_button"):
             return  # the panels report while they are being made
-        paths = self.data.values
-        if paths != self._shared:
-            self._shared = paths
-            self.hyperparameters.share(paths)
+        engines = None if self.engines.problem else self.engines.n
+        shared = (self.data.values, engines)
+        if shared != self._shared:
+            self._shared = shared
+            self.hyperparameters.share(*shared)
         self._show()
 
-    _shared: Mapping[str, Scalar] | None = None
+    _shared: tuple[Mapping[str, Scalar], int | None] | None = None
 
     def _show(self) -> None:
         searching = self.trials.busy
@@ -199,7 +219,9 @@ class Studio:
         self.trials.lock(self.training and not searching)
         self.data.lock(training)
         self.hyperparameters.lock(training)
-        words = _words(problems)
+        ended = None if training or not self._started else self._started.result
+        style.reveal(self._ask_button, ended is not None)
+        words = _words(problems, training, ended)
         if words != self._state.value:
             self._state.value = words
 
@@ -218,7 +240,7 @@ class Studio:
     def _follow(self, run: Run) -> Run:
         self._started = run
         self.live.show(run)
-        self._tabs.selected_index = TRAINING
+        self._go_to(TRAINING)
         self._show()
         self._watch.start()
         return run
@@ -241,15 +263,26 @@ class Studio:
         if self.training:
             return True
         self._show()
-        self.ask.refresh(self._started if self._started and _has_result(self._started) else None)
+        self.ask.refresh(self._started if self._started and self._started.result else None)
         return False
 
+    def _reopen(self, run: Run | None) -> None:
+        """Take up a run that goes on without this kernel having started it."""
+        if run is not None:
+            self._follow(run)
 
-def _has_result(run: Run) -> bool:
-    return run.result is not None
 
-
-def _words(problems: list[str]) -> str:
-    if not problems:
+def _words(problems: list[str], training: bool, ended: Result | None) -> str:
+    """HTML that says what to do next; nothing while a run says it all."""
+    if training:
         return ""
-    return style.status("bad", "Correct this first:", "; ".join(problems))
+    if problems:
+        return style.status("bad", "Correct this first:", "; ".join(problems))
+    if ended is not None:
+        words = (
+            f"F1 {ended.f1:.1f} %. Ask it something in tab '{TABS[ASK]}', or let the advisor look "
+            f"for better settings in tab '{TABS[TRIALS]}'."
+        )
+        return style.status("good", "The model is trained:", words)
+    words = "Everything is filled in. The tabs show what will be done, and may be changed first."
+    return style.status("note", "Press Start training.", words)

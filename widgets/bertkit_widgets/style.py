@@ -18,11 +18,14 @@ CSS = """
   --bk-line: var(--jp-border-color2, #d0d7de); --bk-back: var(--jp-layout-color1, #fff);
   --bk-soft: var(--jp-layout-color2, #f3f4f6); --bk-blue: #0072B2; --bk-bad: #b3261e;
   --bk-good: #00694b; --bk-warn: #8a5a00; --bk-mark: #ffe08a; --bk-mark-text: #1f2328;
-  color: var(--bk-text); font-size: 14px; line-height: 1.45; overflow: hidden; }
+  color: var(--bk-text); font-size: 14px; line-height: 1.45; }
 [data-jp-theme-light="false"] .bk, body.vscode-dark .bk, html[theme=dark] .bk {
   --bk-blue: #56B4E9; --bk-bad: #ff9d94; --bk-good: #4fd6a8; --bk-warn: #f0b64a; }
+.bk .widget-box { overflow: visible; } /* the library's own would scroll by a few pixels */
 .bk .widget-html, .bk .widget-html-content { font-size: inherit; line-height: inherit;
   height: auto; color: inherit; overflow: visible; }
+.bk > .widget-html, .bk .widget-box > .widget-html { width: calc(100% - 4px); }
+.bk-field > .widget-html.bk-hint { width: 100%; }
 .bk h3 { font-size: 16px; margin: 2px 0 4px; font-weight: 600; color: var(--bk-text); }
 .bk h4 { font-size: 13px; margin: 10px 0 2px; font-weight: 600; color: var(--bk-faint);
   border-bottom: 1px solid var(--bk-line); padding-bottom: 3px; }
@@ -43,6 +46,11 @@ CSS = """
 .bk-warn { border-color: var(--bk-warn); } .bk-bad { border-color: var(--bk-bad); }
 .bk-good b { color: var(--bk-good); } .bk-warn b { color: var(--bk-warn); }
 .bk-bad b { color: var(--bk-bad); }
+.bk-spin { display: inline-block; width: .8em; height: .8em; border: 2px solid var(--bk-line);
+  border-top-color: var(--bk-blue); border-radius: 50%; vertical-align: -1px; margin-right: 3px;
+  animation: bk-turn 1.2s linear infinite; }
+@keyframes bk-turn { to { transform: rotate(360deg); } }
+@media (prefers-reduced-motion: reduce) { .bk-spin { animation: none; } }
 .bk summary { cursor: pointer; color: var(--bk-faint); }
 .bk-tiles { display: flex; flex-wrap: wrap; gap: 4px 22px; margin: 4px 0; }
 .bk-tile { min-width: 4.5em; } .bk-tile b { display: block; font-size: 18px; font-weight: 600;
@@ -63,10 +71,15 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
   outline-offset: 1px; }
 .bk .bk-primary { background: #0072B2; color: #fff; font-weight: 600; }
 .bk .bk-primary:disabled { background: var(--bk-soft); color: var(--bk-faint); opacity: .75; }
-.bk-field { padding: 0 12px 4px 0; }
+.bk-field { padding: 0 12px 4px 2px; min-width: 0; }
+.bk-field .jupyter-widgets { margin-left: 0; margin-right: 0; }
 .bk-field .widget-text, .bk-field .widget-dropdown, .bk-field .widget-combobox,
 .bk-field .widget-textarea, .bk-field .widget-select { flex-direction: column; height: auto;
   width: 100%; align-items: stretch; }
+.bk-field.bk-beside { padding: 0; flex: none; max-width: 100%; }
+.bk-beside .widget-text, .bk-beside .widget-dropdown, .bk-beside .widget-combobox {
+  flex-direction: row; width: auto; align-items: center; }
+.bk-beside .widget-label { width: auto !important; margin-right: 8px; }
 .bk-field .widget-label { width: 100%; text-align: left; font-weight: 500; height: 22px;
   line-height: 22px; color: var(--bk-text); white-space: nowrap; }
 .bk-field .widget-checkbox, .bk-field .widget-checkbox .widget-label-basic { width: 100%; }
@@ -74,10 +87,19 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
 .bk-field input[type=text], .bk-field .widget-dropdown select { height: 28px; flex: none;
   width: 100%; }
 .bk-field .widget-select select { width: 100%; flex: none; }
+.bk-field.bk-beside :is(input, select) { flex: 1 1 11em; width: auto; min-width: 0; }
 .bk .bk-hint { color: var(--bk-faint); font-size: 12px; line-height: 1.35; min-height: 17px; }
 .bk .bk-hint .bk-error { color: var(--bk-bad); font-weight: 600; }
-.bk-help { display: none; } .bk-explained .bk-help { display: block; color: var(--bk-text); }
-.bk-wrong input, .bk-wrong select, .bk-wrong textarea { border: 2px solid var(--bk-bad); }
+.bk-field { position: relative; }
+.bk-help { position: absolute; bottom: calc(100% - 2px); left: 2px; max-width: 26em; z-index: 9;
+  visibility: hidden; opacity: 0; transition: opacity .15s .4s, visibility 0s .4s;
+  padding: 5px 9px; background: var(--bk-back); color: var(--bk-text); pointer-events: none;
+  border: 1px solid var(--bk-line); border-radius: 4px; box-shadow: 0 2px 8px rgba(0, 0, 0, .25); }
+.bk-field:hover .bk-help { visibility: visible; opacity: 1; }
+.bk-explained .bk-help { display: block; position: static; visibility: visible; opacity: 1;
+  max-width: none; padding: 0; border: 0; box-shadow: none; background: none; transition: none; }
+.bk-wrong input, .bk-wrong select, .bk-wrong textarea {
+  border: 2px solid var(--bk-bad) !important; } /* also while one types into it */
 .bk-changed .widget-label::after { content: " ●"; color: var(--bk-blue); }
 .bk mark { background: var(--bk-mark); color: var(--bk-mark-text); padding: 0 2px;
   border-radius: 2px; font-weight: 600; }
@@ -150,6 +172,20 @@ def toggle(label: str, tooltip: str, name: str, **traits: Any) -> Any:
     return tagged(widget, f"bk-{name}")
 
 
+def field(input: Any, *classes: str) -> Any:
+    """An input below its label, with its tooltip as a bubble while the mouse is on it.
+
+    ipywidgets itself shows an input's tooltip only where the input has no label.
+    """
+    bubble = text(f'<span class="bk-help">{escape(input.tooltip)}</span>')
+    return tagged(ipywidgets.VBox([input, bubble]), "bk-field", *classes)
+
+
+def beside(input: Any) -> Any:
+    """An input beside its label in a row, with its tooltip as `field` shows it."""
+    return tagged(field(input), "bk-beside")
+
+
 def hidden(children: list[Any]) -> Any:
     """A box that is not to be seen before `reveal`."""
     return ipywidgets.VBox(children, layout=ipywidgets.Layout(display="none"))
@@ -162,7 +198,7 @@ def reveal(box: Any, shown: bool) -> None:
 
 def text(value: str = "", *classes: str) -> Any:
     """A piece of HTML; escape what comes from elsewhere with `escape`."""
-    return tagged(ipywidgets.HTML(value, layout=ipywidgets.Layout(width="100%")), *classes)
+    return tagged(ipywidgets.HTML(value), *classes)
 
 
 def heading(title: str, sentence: str = "") -> Any:
@@ -198,7 +234,13 @@ def status(kind: str, title: str, words: str = "", details: str = "") -> str:
     )
 
 
-_SIGNS = {"note": "ℹ", "wait": "⏳", "good": "✔", "warn": "▲", "bad": "✖"}  # noqa: RUF001
+_SIGNS = {
+    "note": "ℹ",  # noqa: RUF001 - it is meant
+    "wait": '<span class="bk-spin" aria-hidden="true"></span>',
+    "good": "✔",
+    "warn": "▲",
+    "bad": "✖",
+}
 
 
 def progress_bar(done: float, total: float, label: str) -> str:

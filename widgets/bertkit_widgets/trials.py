@@ -25,6 +25,7 @@ from bertkit_widgets.periodic import Periodic
 from bertkit_widgets.proposal_form import ProposalForm
 from bertkit_widgets.search import Search
 from bertkit_widgets.search_form import SearchForm
+from bertkit_widgets.space_text import space_around
 from bertkit_widgets.trial_words import describe_front, state_words, trial_rows, trial_tiles
 
 STORE = "runs/advisor.db"
@@ -201,6 +202,10 @@ class TrialsPanel:
         if blocked != self._blocked:
             self._blocked = blocked
             self._show_buttons()
+
+    def suggest(self, config: Config) -> None:
+        """Fill in what a search around a configuration might try, unless someone has typed."""
+        self._form.suggest(space_around(config))
 
     def close(self) -> None:
         """Stop what goes on and let go of the file."""
@@ -462,7 +467,12 @@ class TrialsPanel:
         self._say(_NONE)
 
 
-_NONE = style.status("note", "No search yet.", "Start one, or choose one that the file holds.")
+_NONE = style.status(
+    "note",
+    "No search yet.",
+    "Start search trains again and again, each time with values from Space that the advisor "
+    "proposes, and shows what they bought. Or choose a search that the file holds.",
+)
 
 
 def _picture(figure: Any, description: str) -> str:

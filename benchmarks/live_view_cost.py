@@ -1,0 +1,103 @@
+"""What the live view costs: the same training with and without someone looking, in turns.
+
+A tiny BERT trains on generated questions on engines of its own process group, once without a panel
+and once with a live panel that follows it in this process, turn by turn, the order swapped from
+pair to pair. The panel's thread reads and draws as it does in a notebook; only the page is missing,
+which takes another process's time. Its runs are short steps, so that drawing has as much to do as
+it ever has.
+
+    python -m benchmarks.live_view_cost --pairs 5 --out benchmarks/results/live_view_cost.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bertkit_widgets import LivePanel
+
+from benchmarks.machine import describe_machine
+from bertkit import Cluster, Config
+from bertkit.events import Step
+from bertkit.run import Run
+from tests import tiny
+
+LEFT_OUT = 20
+"""Steps at the beginning that are compiled, or warm up, and are not compared."""
+
+
+def train(cluster: Cluster, config: Config, *, watched: bool) -> float:
+    """Train once; examples/sec after the first steps, the pauses between steps included."""
+    run = cluster.train(config)
+    if watched:
+        panel = LivePanel(run)
+        panel.wait()
+    else:
+        run.wait()
+    return examples_per_second(run)
+
+
+def examples_per_second(run: Run) -> float:
+    """Examples over the time from the first to the last counted step."""
+    steps = [event for event in run.history() if isinstance(event, Step)][LEFT_OUT:]
+    return sum(step.examples for step in steps[1:]) / (steps[-1].time - steps[0].time)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Train in pairs; gives every speed and the medians."""
+    machine = describe_machine()
+    pairs: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory(prefix="bertkit-live-cost-") as name:
+        folder = Path(name)
+        config = Config(
+            **tiny.settings(  # type: ignore[arg-type]
+                tiny.write_model(folder / "model", layers=2, hidden=128),
+                tiny.write_questions(folder / "squad", train=800),
+            )
+        ).replace(
+            output=str(folder / "runs"), target_f1=100.1, num_epochs=1000.0,
+            step_threshold=options.steps, evaluate_every=0,
+        )  # fmt: skip
+        with Cluster(n=options.engines) as cluster:
+            train(cluster, config.replace(step_threshold=2 * LEFT_OUT), watched=False)
+            for number in range(options.pairs):
+                order = (False, True) if number % 2 else (True, False)
+                speeds = {watched: train(cluster, config, watched=watched) for watched in order}
+                pairs.append({"alone": round(speeds[False], 2), "watched": round(speeds[True], 2)})
+                print(pairs[-1], flush=True)
+    ratios = [pair["watched"] / pair["alone"] for pair in pairs]
+    return {
+        "machine": machine,
+        "engines": options.engines,
+        "steps": options.steps,
+        "examples_per_second": pairs,
+        "median_alone": round(statistics.median(pair["alone"] for pair in pairs), 2),
+        "median_watched": round(statistics.median(pair["watched"] for pair in pairs), 2),
+        "cost_percent": {
+            "median": round(100 * (1 - statistics.median(ratios)), 2),
+            "least": round(100 * (1 - max(ratios)), 2),
+            "most": round(100 * (1 - min(ratios)), 2),
+        },
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("--pairs", type=int, default=5)
+    words.add_argument("--steps", type=int, default=400)
+    words.add_argument("--engines", type=int, default=2)
+    words.add_argument("--out", type=Path)
+    options = words.parse_args()
+    text = json.dumps(measure(options), indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
