@@ -43,9 +43,14 @@ def draw_squad(*, theme: str = "light") -> Figure:
     top, left = 2.5, 0.4
     axes.add_patch(
         FancyBboxPatch(
-            (0.05, 1.32), 9.9, 1.52, boxstyle="round,pad=0,rounding_size=0.08", linewidth=1.2,
-            edgecolor=look.line, facecolor="none",
-        )  # fmt: skip
+            (0.05, 1.32),
+            9.9,
+            1.52,
+            boxstyle="round,pad=0,rounding_size=0.08",
+            linewidth=1.2,
+            edgecolor=look.line,
+            facecolor="none",
+        )
     )
     for row, line in enumerate(PARAGRAPH):
         axes.text(
