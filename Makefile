@@ -7,12 +7,12 @@ BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip
 PACKAGING := $(wildcard packaging/*/*)
 
-.PHONY: demo test check setup oracles browser binder lock clean format
+.PHONY: demo test check setup oracles browser hosts binder lock clean format
 
 demo: setup ## the main job: bundled sample, packaged model, two engines, early stop
 	$(BIN)/bertkit demo
 
-test: setup oracles browser ## all tests and notebooks, with the independent references they compare with
+test: setup oracles browser hosts ## all tests and notebooks, with the independent references they compare with
 	BERTKIT_QUICK=1 $(BIN)/pytest --nbmake --nbmake-timeout=900 tests notebooks
 
 check: setup ## the quick ones: format, lint, types, arrows between rooms
@@ -60,6 +60,16 @@ browser:
 		apt-get update --quiet --quiet && \
 		apt-get install --quiet --quiet --yes --no-install-recommends chromium > /dev/null; } || \
 		echo "No Chromium here, so the browser tests will skip: sudo apt install chromium"
+
+# tests/hosts makes several hosts out of network namespaces, with an ssh server in each.
+hosts:
+	@command -v ip > /dev/null && test -x /usr/sbin/sshd || { \
+		test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
+		echo "Installing Debian's iproute2 and openssh-server for the tests with several hosts" && \
+		apt-get update --quiet --quiet && \
+		apt-get install --quiet --quiet --yes --no-install-recommends \
+			iproute2 openssh-client openssh-server > /dev/null; } || \
+		echo "No sshd or ip here, so tests/hosts will skip: sudo apt install iproute2 openssh-server"
 
 binder: setup ## replay binder/ as Binder would: a clean environment by pip, a server, the demo notebook
 	$(BIN)/python -m benchmarks.binder_replay --out benchmarks/results/binder_replay.json

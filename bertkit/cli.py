@@ -1,4 +1,4 @@
-"""The command line: ``bertkit demo | train | resume | evaluate | predict | advise | sample``.
+"""The command line: ``bertkit demo | train | resume | evaluate | predict | advise | hosts | …``.
 
 A user's mistake is one sentence on standard error and exit code 2; a run that failed exits with 1.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from bertkit.presets import PRESETS, preset
 from bertkit.run import Result, Run
 
 if TYPE_CHECKING:
+    from bertkit.cluster import Cluster
     from bertkit.training.prediction import Predictor
 
 USER_MISTAKES = (AdvisorError, ConfigError, DataError, ModelError, RunError)
@@ -48,17 +50,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 the run failed, 2 a mistake of the user's, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
+    return run_command(options.command, options)
+
+
+def run_command(
+    command: Callable[[argparse.Namespace], int | None], options: argparse.Namespace
+) -> int:
+    """Run a command, and say what went wrong in one line.
+
+    Args:
+        command: What to call with the options.
+        options: Its options.
+
+    Returns:
+        The exit code, as of `main`.
+    """
     signal.signal(signal.SIGTERM, _interrupt)  # leave as after Ctrl-C: nothing behind
     try:
-        command: Callable[[argparse.Namespace], None] = options.command
-        command(options)
+        return command(options) or 0
     except USER_MISTAKES as error:
         return _say(error, 2)
     except BertkitError as error:
         return _say(error, 1)
     except KeyboardInterrupt as interrupted:
         return _say(str(interrupted) or INTERRUPTED, 130)
-    return 0
 
 
 def _say(message: object, code: int) -> int:
@@ -80,17 +95,20 @@ def demo(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Fine-tune a model on a folder of questions."""
-    _train(_config(options, preset(options.preset) if options.preset else Config()), options)
+    _train(config_of_train(options), options)
+
+
+def config_of_train(options: argparse.Namespace) -> Config:
+    """What the options of ``train`` come to."""
+    return _config(options, preset(options.preset) if options.preset else Config())
 
 
 def resume(options: argparse.Namespace) -> None:
     """Go on with a run from its newest checkpoint."""
-    from bertkit.cluster import Cluster
-
     run = Run(options.folder)
     _check_inputs(run.config)
-    with Cluster(n=options.engines) as cluster:
-        _watch(cluster.resume(run.folder), tensorboard=run.config.tensorboard)
+    with _cluster(options) as cluster:
+        show(cluster.resume(run.folder), tensorboard=run.config.tensorboard)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -139,6 +157,34 @@ def sample(options: argparse.Namespace) -> None:
     print(f"wrote train-v1.1.json and dev-v1.1.json to {options.out}")
 
 
+def hosts(options: argparse.Namespace) -> int:
+    """Check hosts: whether engines can run there, and what to do where they cannot."""
+    from bertkit.cluster import check_hosts
+    from bertkit.cluster.host_table import host_table, to_json
+
+    reports = check_hosts(
+        options.hosts,
+        data=options.data,
+        output=options.output,
+        interface=options.interface,
+        python=options.python,
+        ssh_options=options.ssh_options,
+    )
+    if options.json:
+        _write(options.json, to_json(reports))
+    print(host_table(reports))
+    return 0 if all(report.ready for report in reports) else 2
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Say what this machine can do, and try each transport that Horovod was built with."""
+    from bertkit.cluster.doctor import diagnose
+
+    found = diagnose()
+    print(json.dumps(found.to_dict(), indent=2) if options.json else found)
+    return 0 if found.healthy else 1
+
+
 def _predict_file(options: argparse.Namespace) -> None:
     from bertkit.reports.console import ConsoleProgress
     from bertkit.squad.reading import read_squad
@@ -181,11 +227,23 @@ def _progress(show: Callable[[Progress], None], stage: str) -> Callable[[int, in
 
 
 def _train(config: Config, options: argparse.Namespace) -> None:
+    _check_inputs(config)
+    with _cluster(options) as cluster:
+        show(cluster.train(config), tensorboard=config.tensorboard)
+
+
+def _cluster(options: argparse.Namespace) -> Cluster:
+    """The engines that the options ask for, not started yet."""
     from bertkit.cluster import Cluster
 
-    _check_inputs(config)
-    with Cluster(n=options.engines) as cluster:
-        _watch(cluster.train(config), tensorboard=config.tensorboard)
+    if options.hosts is None:
+        return Cluster(n=options.engines, interface=options.interface)
+    return Cluster(
+        hosts=options.hosts,
+        interface=options.interface,
+        python=options.python,
+        ssh_options=options.ssh_options,
+    )
 
 
 def _check_inputs(config: Config) -> None:
@@ -199,7 +257,7 @@ def _check_inputs(config: Config) -> None:
         read_inputs(config, lambda event: show(event) if isinstance(event, Progress) else None)
 
 
-def _watch(run: Run, *, tensorboard: bool) -> None:
+def show(run: Run, *, tensorboard: bool) -> None:
     """Show a run until it is over, then its result and its curves."""
     from bertkit.reports.console import describe_result
     from bertkit.reports.curves import plot_curves
@@ -273,10 +331,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_advise(commands)
     _add_sample(commands)
+    _add_hosts(commands)
+    _add_doctor(commands)
     return parser
 
 
-def _add(commands: argparse._SubParsersAction[_Parser], command: Callable[..., None]) -> _Parser:
+def _add(
+    commands: argparse._SubParsersAction[_Parser], command: Callable[..., int | None]
+) -> _Parser:
     text = command.__doc__ or ""
     added = commands.add_parser(command.__name__, help=text, description=text)
     added.set_defaults(command=command)
@@ -291,10 +353,20 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 def _add_train(commands: argparse._SubParsersAction[_Parser]) -> None:
     words = _add(commands, train)
+    _add_engines(words)
+    add_run_settings(words)
+
+
+def add_run_settings(words: argparse.ArgumentParser) -> None:
+    """Add the options that make a run's configuration."""
     words.add_argument("--config", metavar="FILE", help="YAML or JSON file of fields")
     words.add_argument("--preset", choices=list(PRESETS), help="fields to begin from")
-    _add_engines(words)
     _add_settings(words)
+
+
+def one_command_parser(program: str, description: str) -> argparse.ArgumentParser:
+    """A parser for a program of one command, which says mistakes as this one does."""
+    return _Parser(prog=program, description=description)
 
 
 def _add_resume(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -338,6 +410,37 @@ def _add_sample(commands: argparse._SubParsersAction[_Parser]) -> None:
     words.add_argument("--seed", type=int, default=0, help="another seed, other questions")
 
 
+def _add_hosts(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = _add(commands, hosts)
+    words.add_argument(
+        "hosts", type=_hosts, metavar="HOSTS", help="hosts and their engines: node1:2,node2:2"
+    )
+    words.add_argument("--data", metavar="PATH", help="file or folder that must be readable there")
+    words.add_argument(
+        "--output", metavar="DIR", help="folder of the runs, which all hosts have to share"
+    )
+    words.add_argument("--json", metavar="OUT", help="also write the findings here")
+    _add_reaching(words)
+
+
+def _add_doctor(commands: argparse._SubParsersAction[_Parser]) -> None:
+    words = _add(commands, doctor)
+    words.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_reaching(words: _Parser) -> None:
+    words.add_argument(
+        "--interface", metavar="NAME", help="network interface that reaches the hosts, as eth0"
+    )
+    words.add_argument(
+        "--python", metavar="PATH", help="Python on the hosts (default: the path it has here)"
+    )
+    words.add_argument(
+        "--ssh_options", "--ssh-options", type=shlex.split, default=[], metavar="WORDS",
+        help="more options of ssh in one word, such as '-p 2222 -i key'",
+    )  # fmt: skip
+
+
 def _add_engines(words: _Parser) -> None:
     cores = len(os.sched_getaffinity(0))
     words.add_argument(
@@ -345,6 +448,21 @@ def _add_engines(words: _Parser) -> None:
         help="engines to start on this machine, each with its share of the cores "
         f"(default here {min(cores, 4)})",
     )  # fmt: skip
+    words.add_argument(
+        "--hosts", type=_hosts, metavar="HOSTS",
+        help="start engines over ssh on these hosts instead: node1:2,node2:2",
+    )  # fmt: skip
+    _add_reaching(words)
+
+
+def _hosts(text: str) -> str:
+    from bertkit.cluster.hosts import read_hosts
+
+    try:
+        read_hosts(text)
+    except BertkitError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _whole(text: str) -> int:
@@ -353,7 +471,9 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _add_settings(words: _Parser, without: Sequence[str] = (), group: str | None = None) -> None:
+def _add_settings(
+    words: argparse.ArgumentParser, without: Sequence[str] = (), group: str | None = None
+) -> None:
     words.set_defaults(own_names=without)
     for one in settings():
         if one.name in without or (group and one.group not in (group, "run")):

@@ -8,6 +8,7 @@ them talks back to the training loop.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any, ClassVar
 from bertkit.errors import RunError
 
 EVENTS_FILE = "events.jsonl"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +126,8 @@ class Step(Event):
         communication_seconds: Part of it that rank 0 spent averaging gradients.
         input_seconds: Part of it that rank 0 waited for input.
         padding_share: Share of the tokens of the global batch that were padding.
+        straggler: The rank that the others waited for, where there are several.
+        straggler_share: Share of ``seconds`` that the other ranks, on average, waited for it.
     """
 
     kind: ClassVar[str] = "step"
@@ -138,6 +142,8 @@ class Step(Event):
     communication_seconds: float
     input_seconds: float
     padding_share: float
+    straggler: int | None = None
+    straggler_share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +181,25 @@ class Checkpoint(Event):
     global_step: int
     path: str
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regrouped(Event):
+    """Other ranks than before go on with the run: some were lost, or have come back.
+
+    Args:
+        global_step: Step that they go on from; events after that step are void.
+        ranks: Where the ranks run now.
+        news: What has happened, a sentence each, such as
+            ``"rank 1 on node2 was killed by SIGKILL"``.
+        detected: When that was noticed, in seconds since 1970; ``time`` is when training goes on.
+    """
+
+    kind: ClassVar[str] = "regrouped"
+    global_step: int
+    ranks: list[RankInfo]
+    news: list[str]
+    detected: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +251,8 @@ Emit = Callable[[Event], None]
 KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
-        Started, Progress, Notice, Step, Evaluation, Checkpoint, Stopped, Finished, Failed,
+        Started, Progress, Notice, Step, Evaluation, Checkpoint, Regrouped, Stopped, Finished,
+        Failed,
     )
 }  # fmt: skip
 
@@ -239,7 +265,7 @@ def parse(line: str) -> Event | None:
         return None
     known = {f.name for f in dataclasses.fields(cls)}
     values = {name: value for name, value in values.items() if name in known}
-    if cls is Started:
+    if "ranks" in values:
         values["ranks"] = [RankInfo(**rank) for rank in values["ranks"]]
     return cls(**values)
 
@@ -264,7 +290,8 @@ class EventLog:
 
     def __init__(self, folder: Path) -> None:
         path = folder / EVENTS_FILE
-        self._file = path.open("ab")
+        self._waiting = b""  # what a full disk did not take
+        self._file = path.open("ab", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # falls with its process
         except BlockingIOError:
@@ -275,13 +302,29 @@ class EventLog:
         _end_torn_line(path, self._file.fileno())
 
     def __call__(self, event: Event) -> None:
-        """Append one event."""
+        """Append one event; where the disk is full, with the first event after it has room."""
         # One write a line: a reader in another process never sees half of an event and a newline.
-        os.write(self._file.fileno(), (event.to_json() + "\n").encode())
+        self._waiting += (event.to_json() + "\n").encode()
+        try:
+            self._write()
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file.
+
+        Raises:
+            OSError: If the disk is still too full for the last events.
+        """
+        try:
+            self._write()
+        finally:
+            self._file.close()
+
+    def _write(self) -> None:
+        while self._waiting:  # a nearly full disk takes a part
+            self._waiting = self._waiting[os.write(self._file.fileno(), self._waiting) :]
 
     def __enter__(self) -> EventLog:
         return self
@@ -315,18 +358,26 @@ class EventReader:
 
 
 def read(folder: Path) -> list[Event]:
-    """All events of a run, without those that a resume made void."""
+    """All events of a run, without those that were made void."""
     return valid(EventReader(folder).new())
 
 
 def valid(events: list[Event]) -> list[Event]:
-    """Drop what a later resume made void: steps after the checkpoint it went on from."""
+    """Drop what was made void later: steps after the one that training went on from."""
     kept: list[Event] = []
     for event in events:
-        if isinstance(event, Started) and event.resumed_from is not None:
-            kept = [e for e in kept if not _is_after(e, event.resumed_from)]
+        went_on_from = goes_on_from(event)
+        if went_on_from is not None:
+            kept = [e for e in kept if not _is_after(e, went_on_from)]
         kept.append(event)
     return kept
+
+
+def goes_on_from(event: Event) -> int | None:
+    """The step that training goes on from after this event; ``None`` if it voids nothing."""
+    if isinstance(event, Started):
+        return event.resumed_from
+    return event.global_step if isinstance(event, Regrouped) else None
 
 
 def follow(

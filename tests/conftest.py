@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,17 @@ def tiny_squad(tmp_path_factory) -> Path:
 def tiny_config(tiny_model, tiny_squad) -> Config:
     """A run of 200 steps that crosses an F1 of 90 after some 120 of them."""
     return Config(**tiny.settings(tiny_model, tiny_squad))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own of 4 MiB, which a test can fill."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "bertkit-test", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"no small file system can be mounted here: {error}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=10)

@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from bertkit.advisor import warm_start
 from bertkit.advisor.claims import LEASE_SECONDS, new_claim
 from bertkit.advisor.goals import Goals, is_number
 from bertkit.advisor.proposing import ParEgo, RandomSampler, Sampler, SpaceExhaustedError
-from bertkit.advisor.pruning import pruner
+from bertkit.advisor.pruning import DEFAULT_PRUNING, pruner
 from bertkit.advisor.space import Space
 from bertkit.advisor.store import Store
 from bertkit.advisor.surrogate import Surrogate
@@ -94,7 +94,7 @@ class Experiment:
         space: Any = None,
         goals: Any = None,
         observation_budget: int = OBSERVATION_BUDGET,
-        pruning: str = "median",
+        pruning: str = DEFAULT_PRUNING,
         sampler: str = "parego",
         defaults: Assignment | None = None,
         seed: int = 42,
@@ -109,7 +109,7 @@ class Experiment:
             goals: What is wanted, in any form that `Goals.read` reads; by default the published
                 goals.
             observation_budget: Most trials.
-            pruning: ``"median"``, ``"halving"`` or ``"off"``.
+            pruning: ``"halving"``, ``"median"`` or ``"off"``.
             sampler: ``"parego"`` or ``"random"``.
             defaults: Settings one would use without a search; the nearest assignment of the
                 space becomes the first trial, so that all others can be compared with it.
@@ -274,11 +274,8 @@ class Experiment:
             AdvisorError: If its values are outside the space or have been tried.
             BudgetSpentError: If the experiment has all the trials it may have.
         """
-        self.space.check(proposal.parameters)
-        claim = new_claim()
-        self._heartbeat.add(claim)
-        budget = int(self._settings["observation_budget"])
-        return self.store.add(self.id, proposal, claim=claim, budget=budget)
+        with self._claim() as claim:
+            return self._accept(proposal, claim)
 
     def skip(self, proposal: Proposal) -> Trial:
         """Refuse a proposal; it costs no budget and is not proposed again."""
@@ -295,24 +292,42 @@ class Experiment:
             BudgetSpentError: If the experiment has all the trials it may have.
             SpaceExhaustedError: If every assignment of the space has been tried.
         """
+        with self._claim() as claim:
+            return self._ask(claim)
+
+    @contextlib.contextmanager
+    def _claim(self) -> Iterator[str]:
+        """A claim to one trial; what breaks off, Ctrl-C as well, gives that trial back."""
+        claim = new_claim()
+        try:
+            self._heartbeat.add(claim)
+            yield claim
+        except BaseException:
+            self._heartbeat.remove(claim)
+            self.store.release_claim(self.id, claim)
+            raise
+
+    def _ask(self, claim: str) -> Trial:
         with self._asking:
             self.store.requeue_abandoned(self.id)
-            claim = new_claim()
-            self._heartbeat.add(claim)
-            waiting = self.store.take_waiting(self.id, claim)
-            return waiting or self._ask_new()
+            return self.store.take_waiting(self.id, claim) or self._ask_new(claim)
 
-    def _ask_new(self) -> Trial:
+    def _ask_new(self, claim: str) -> Trial:
         self.store.check_budget(self.id, int(self._settings["observation_budget"]))
         for _ in range(MOST_COLLISIONS):
             try:
-                return self.accept(self.propose())
+                return self._accept(self.propose(), claim)
             except DuplicateTrialError:
                 continue  # another process was quicker; now its trial is among those seen
         raise AdvisorError(
             f"experiment {self.id}: other processes took {MOST_COLLISIONS} proposals in a row; "
             "ask again"
         )
+
+    def _accept(self, proposal: Proposal, claim: str) -> Trial:
+        self.space.check(proposal.parameters)
+        budget = int(self._settings["observation_budget"])
+        return self.store.add(self.id, proposal, claim=claim, budget=budget)
 
     def report(self, trial: Trial, point: CurvePoint) -> str | None:
         """Add a point to a running trial's curve.
@@ -501,16 +516,22 @@ class _Loop:
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 return
             try:
-                trial = self._experiment.ask()
+                ended = self._ask_and_run()
             except (BudgetSpentError, SpaceExhaustedError):
                 return
-            ended = self.run_one(trial)
             if ended is not None:
                 self._note(ended)
+
+    def _ask_and_run(self) -> Trial | None:
+        with self._experiment._claim() as claim:
+            return self.run_one(self._experiment._ask(claim))
 
     def run_one(self, trial: Trial) -> Trial | None:
         """Run a trial; ``None`` if it was given back or lost."""
         experiment, verdicts = self._experiment, list[str]()
+        if self._stop.is_set():
+            self._give_back(trial)
+            return None
 
         def report(point: CurvePoint) -> bool:
             why = experiment.report(trial, point)
@@ -536,7 +557,7 @@ class _Loop:
                 return None
             return self._failed(trial, error)
         except BaseException:
-            experiment.release(trial)
+            self._give_back(trial)
             raise
 
     def _give_back(self, trial: Trial) -> None:

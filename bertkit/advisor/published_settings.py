@@ -18,7 +18,8 @@ from typing import Any
 from bertkit.advisor.experiment import OBSERVATION_BUDGET
 from bertkit.advisor.goals import Goals, Metric
 from bertkit.advisor.parameters import Range
-from bertkit.advisor.space import Space
+from bertkit.advisor.pruning import DEFAULT_PRUNING
+from bertkit.advisor.space import RANKS, Space
 from bertkit.config import Config, settings
 from bertkit.errors import AdvisorError
 from bertkit.presets import preset
@@ -35,10 +36,11 @@ KEYS = (
     "data_path", "train_dataset_path", "eval_dataset_path", "mpi_num_processes", "ppn", "hosts",
     "enable_sigopt", "observation_budget", "num_epochs", "metric", "metric_objective",
     "metric_threshold", "training_time_threshold", "step_threshold", "save_path", "experiment",
-    "model_name", "parameters", "pruning", "time_budget",
+    "model_name", "parameters", "parallel_bandwidth", "pruning", "time_budget",
 )  # fmt: skip
-"""Published keys, and three of bertkit's own: ``parameters`` (the search space, as SigOpt writes
-it), ``pruning`` and ``time_budget``."""
+"""Published keys; SigOpt's ``parameters`` (the search space) and ``parallel_bandwidth`` (trials
+that go on at once, each on its share of this host's cores); and bertkit's ``pruning`` and
+``time_budget``."""
 
 WITHOUT_MEANING = {
     "python_path": "engines run the Python that runs this",
@@ -59,6 +61,8 @@ class Launch:
     Args:
         config: Configuration of every run.
         ranks: Number of ranks.
+        hosts: Engines of each host; empty where all of them are on this one.
+        parallel: Trials that go on at once, on disjoint groups of this host's cores.
         search: Whether to search, or to train once.
         space: What is searched.
         goals: What is wanted.
@@ -71,6 +75,8 @@ class Launch:
 
     config: Config
     ranks: int
+    hosts: Mapping[str, int]
+    parallel: int
     search: bool
     space: Space
     goals: Goals
@@ -119,15 +125,18 @@ def read_settings(model: str, values: Mapping[str, Any]) -> Launch:
     folder = save_path / model.lower()
     goals = _goals(values)
     config = _config(values, goals, folder)
+    space, (ranks, hosts) = _space(values, config), _placement(values)
     return Launch(
         config=config,
-        ranks=_ranks(values),
+        ranks=ranks,
+        hosts=hosts,
+        parallel=_parallel(values, space, elsewhere=bool(hosts)),
         search=_flag("enable_sigopt", values.get("enable_sigopt", False)),
-        space=_space(values, config),
+        space=space,
         goals=goals,
         observation_budget=_whole("observation_budget", values, OBSERVATION_BUDGET),
         time_budget=_number("time_budget", values),
-        pruning=str(values.get("pruning", "median")),
+        pruning=str(values.get("pruning", DEFAULT_PRUNING)),
         experiment=str(values.get("experiment", model)),
         save_path=folder,
     )
@@ -186,24 +195,42 @@ def _files(data: Path, values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _ranks(values: Mapping[str, Any]) -> int:
-    hosts = values.get("hosts") or ["localhost"]
-    hosts = [hosts] if isinstance(hosts, str) else list(hosts)
+def _placement(values: Mapping[str, Any]) -> tuple[int, dict[str, int]]:
+    """Number of ranks, and engines of each host; no hosts where all of them are this one."""
+    named = values.get("hosts") or ["localhost"]
+    hosts = [named] if isinstance(named, str) else [str(host) for host in named]
+    each = _each(values, len(hosts))
     here = {"localhost", "127.0.0.1", "::1", socket.gethostname(), socket.getfqdn()}
-    for host in hosts:
-        if host not in here:
-            raise AdvisorError(
-                f"hosts: {host!r} is another machine; start an ipyparallel cluster over the hosts "
-                "and give it as SDA(..., clusters=[Cluster(profile=...)])"
-            )
-    each = _whole("ppn", values, 1)
-    ranks = _whole("mpi_num_processes", values, each * len(hosts))
-    if "ppn" in values and ranks != each * len(hosts):
+    return each * len(hosts), {} if set(hosts) <= here else dict.fromkeys(hosts, each)
+
+
+def _each(values: Mapping[str, Any], hosts: int) -> int:
+    """Engines of one host, from ``ppn``, ``mpi_num_processes`` or both."""
+    ranks = _whole("mpi_num_processes", values, hosts * _whole("ppn", values, 1))
+    each = _whole("ppn", values, ranks // hosts or 1)
+    if ranks != each * hosts:
         raise AdvisorError(
-            f"mpi_num_processes is {ranks}, but ppn {each} on {len(hosts)} hosts makes "
-            f"{each * len(hosts)}; give one of them"
+            f"mpi_num_processes is {ranks}, but ppn {each} on {hosts} hosts makes "
+            f"{each * hosts}; give one of them"
         )
-    return ranks
+    return each
+
+
+def _parallel(values: Mapping[str, Any], space: Space, *, elsewhere: bool) -> int:
+    """Trials at once; each needs cores of its own, or times would say nothing."""
+    parallel = _whole("parallel_bandwidth", values, 1)
+    if RANKS in space.names and (elsewhere or parallel > 1):
+        key = "hosts" if elsewhere else "parallel_bandwidth"
+        raise AdvisorError(
+            f"{key}: the number of ranks is searched, which shares this host's cores anew for each "
+            f"trial; leave out {key}, or 'ranks' in parameters"
+        )
+    if elsewhere and parallel > 1:
+        raise AdvisorError(
+            f"parallel_bandwidth is {parallel}, and hosts are named, which each trial uses all of; "
+            "give clusters of your own as SDA(..., clusters=[Cluster(hosts=...), ...])"
+        )
+    return parallel
 
 
 def _space(values: Mapping[str, Any], config: Config) -> Space:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from bertkit.advisor.registered import Registered, read_registration
 from bertkit.advisor.space import RANKS
 from bertkit.advisor.store import Store
 from bertkit.advisor.trial import Assignment, CurvePoint, Origin, Outcome, Runner, State, Trial
-from bertkit.advisor.trial_runner import TrainingRunner, TrainsRuns
+from bertkit.advisor.trial_runner import TrainingRunner, TrainsRuns, core_groups, on_cpus
 from bertkit.config import Config, Scalar
 from bertkit.errors import AdvisorError
 
@@ -251,7 +251,7 @@ class SDA:
             yield TrainingRunner(config, self._clusters), parallel
             return
         with _own_clusters(launch) as clusters:
-            yield TrainingRunner(config, clusters), 1
+            yield TrainingRunner(config, clusters), launch.parallel
 
 
 def own_values(launch: Launch) -> dict[str, Scalar]:
@@ -278,17 +278,23 @@ def _go_on(_: CurvePoint) -> bool:
 
 @contextmanager
 def _own_clusters(launch: Launch) -> Iterator[list[TrainsRuns]]:
-    """A cluster for every number of ranks that trials may want."""
-    from bertkit.cluster import Cluster  # loads ipyparallel, which looking at a search needs not
-
-    parameter = next((p for p in launch.space.parameters if p.name == RANKS), None)
-    numbers = [int(v or 1) for v in parameter.values] if parameter else [launch.ranks]
-    if launch.search is False:
-        numbers = [launch.ranks]
-    start: Callable[[int], Any] = lambda n: Cluster(n=n).start(wait=False)  # noqa: E731
-    clusters = [start(n) for n in numbers]
+    """The clusters that trials need: one, or one of each number of ranks or group of cores."""
+    clusters: list[Any] = []
     try:
+        for cpus in core_groups(launch.parallel):
+            with on_cpus(cpus):
+                clusters += [cluster.start(wait=False) for cluster in _clusters_for(launch)]
         yield clusters
     finally:
         for cluster in clusters:
             cluster.stop()
+
+
+def _clusters_for(launch: Launch) -> list[Any]:
+    from bertkit.cluster import Cluster  # loads ipyparallel, which looking at a search needs not
+
+    if launch.hosts:
+        return [Cluster(hosts=launch.hosts)]
+    parameter = next((p for p in launch.space.parameters if p.name == RANKS), None)
+    numbers = [int(v or 1) for v in parameter.values] if parameter else [launch.ranks]
+    return [Cluster(n=n) for n in (numbers if launch.search else [launch.ranks])]

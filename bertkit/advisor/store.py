@@ -268,9 +268,16 @@ class Store:
             LostClaimError: If it is not one's own any more.
         """
         with self._writing() as db:
-            key = tables.own(db, experiment, trial)
-            tables.release(db, key)
-            db.execute("UPDATE trials SET attempts = attempts - 1 WHERE id = ?", (key,))
+            tables.give_back(db, tables.own(db, experiment, trial))
+
+    def release_claim(self, experiment: int, claim: str) -> None:
+        """Put the trial that runs under a claim, if one does, back into the queue."""
+        with self._writing() as db:
+            for row in db.execute(
+                "SELECT id FROM trials WHERE experiment = ? AND claim = ? AND state = ?",
+                (experiment, claim, State.RUNNING),
+            ).fetchall():
+                tables.give_back(db, row["id"])
 
     def add_point(self, experiment: int, trial: Trial, point: CurvePoint) -> None:
         """Add a point to the curve of a trial of one's own.
@@ -373,24 +380,16 @@ class Store:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction that nobody else writes in."""
-        db = self._db()
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._db() as db:  # commits at the end, or rolls back, whatever interrupts it
+            db.execute("BEGIN IMMEDIATE")
             yield db
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """One moment's view of several tables."""
-        db = self._db()
-        db.execute("BEGIN")
-        try:
+        with self._db() as db:
+            db.execute("BEGIN")
             yield db
-        finally:
-            db.execute("COMMIT")
 
 
 def _row(trial: Trial) -> dict[str, Scalar]:

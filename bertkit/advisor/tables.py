@@ -225,6 +225,12 @@ def release(db: sqlite3.Connection, key: int) -> None:
     db.execute("UPDATE trials SET state = ?, claim = '' WHERE id = ?", (State.WAITING, key))
 
 
+def give_back(db: sqlite3.Connection, key: int) -> None:
+    """Put a trial into the queue as if this attempt at it had not been."""
+    release(db, key)
+    db.execute("UPDATE trials SET attempts = attempts - 1 WHERE id = ?", (key,))
+
+
 def end(
     db: sqlite3.Connection,
     key: int,

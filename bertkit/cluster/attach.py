@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ipyparallel
 
 from bertkit.cluster.cores import core_shares
-from bertkit.cluster.engine import Deadline, Engine, RegisteredProcess
+from bertkit.cluster.engine import Deadline, Engine, Loaded, RegisteredProcess
 from bertkit.cluster.rank import EngineDescription, bind, describe
 from bertkit.errors import ClusterError
 
@@ -34,6 +35,8 @@ class AttachedEngines:
         self._client: Any = None
         self._engines: list[Engine] = []
         self._descriptions: dict[int, EngineDescription] = {}
+        self._asked: dict[int, Any] = {}  # engines that have not said yet where they run
+        self._lost: set[int] = set()  # the hub may take half a minute to see it
 
     def connect(self, deadline: Deadline) -> Any:
         """See `EngineSource`."""
@@ -53,18 +56,51 @@ class AttachedEngines:
 
     def engines(self, deadline: Deadline) -> list[Engine]:
         """See `EngineSource`."""
+        missing = self._n - len(self.present())
+        if len(self._asked) < missing:
+            raise ClusterError(
+                f"profile {self._profile!r} has {len(self._client.ids)} engines; expected at "
+                f"least {self._n}: start more of them, or ask for fewer with n"
+            )
+        while len(self.present()) < self._n:
+            deadline.pause("engines to say where they run (are they busy?)")
+        return self._engines
+
+    def present(self) -> list[Engine]:
+        """See `EngineSource`."""
+        if self._client is None:
+            return []
         kept = {engine.id: engine for engine in self._engines if engine.alive}
-        if len(kept) < self._n:
-            self._describe(self._n - len(kept), set(kept), deadline)
-        present = set(self._client.ids)
-        self._descriptions = {i: d for i, d in self._descriptions.items() if i in present}
+        self._lost |= {engine.id for engine in self._engines if engine.id not in kept}
+        here = set(self._client.ids) - self._lost
+        self._asked = {number: asked for number, asked in self._asked.items() if number in here}
+        self._ask(self._n - len(kept) - len(self._asked), here - set(kept) - set(self._asked))
+        answered = [number for number, asked in self._asked.items() if asked.ready()]
+        said = {number: self._asked.pop(number).get() for number in answered}
+        self._descriptions = {i: self._descriptions[i] for i in kept} | said
         engines = [kept.get(number) or self._bound(number) for number in self._descriptions]
         self._engines = sorted(engines, key=lambda engine: (engine.host, engine.id))
-        return self._engines
+        return list(self._engines)
+
+    def take_over(self, engines: Mapping[int, EngineDescription]) -> None:
+        """Take engines that train as they are: they could not answer where they run."""
+        for number in sorted(set(engines) & set(self._client.ids)):
+            mine = engines[number]
+            process = RegisteredProcess(self._client, number, mine)
+            cpus = tuple(mine["cpus"])
+            engine = Engine(self._client, number, mine, process, max(1, len(cpus)), cpus)
+            engine.loading = Loaded()
+            self._engines.append(engine)
+            self._descriptions[number] = mine
+        self._n = max(self._n, len(self._engines))
 
     def profile(self) -> str | None:
         """See `EngineSource`."""
         return self._profile
+
+    def interface(self) -> str | None:
+        """See `EngineSource`; on other hosts than this one, only its user knows it."""
+        return None
 
     def close(self) -> None:
         """See `EngineSource`."""
@@ -80,23 +116,16 @@ class AttachedEngines:
         self._client = None
         self._engines = []
         self._descriptions = {}
+        self._asked = {}
 
     def forget(self) -> None:
         """Take the engines as ended: `close` then asks nothing of them any more."""
         self._engines = []
 
-    def _describe(self, count: int, known: set[int], deadline: Deadline) -> None:
+    def _ask(self, count: int, unknown: set[int]) -> None:
         """Ask some more engines where they run."""
-        ids = [number for number in self._client.ids if number not in known][:count]
-        if len(ids) < count:
-            raise ClusterError(
-                f"profile {self._profile!r} has {len(self._client.ids)} engines; expected at "
-                f"least {self._n}: start more of them, or ask for fewer with n"
-            )
-        answers = {number: self._client[number].apply_async(describe) for number in ids}
-        while not all(answer.ready() for answer in answers.values()):
-            deadline.pause("engines to say where they run (are they busy?)")
-        self._descriptions |= {number: answer.get() for number, answer in answers.items()}
+        for number in sorted(unknown)[: max(0, count)]:
+            self._asked[number] = self._client[number].apply_async(describe)
 
     def _bound(self, id: int) -> Engine:
         """Bind an engine to its share of its host."""

@@ -10,6 +10,7 @@ import argparse
 import ctypes
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -21,6 +22,10 @@ from typing import Any
 
 WATCH_SECONDS = 0.5
 CONNECTION_SECONDS = 60.0
+LOOPBACK = "127.0.0.1"
+BEAT_MILLISECONDS = 500
+SILENCE_SECONDS = 30.0  # ipyparallel's own
+SECOND_LOOK_MILLISECONDS = 2000
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
@@ -33,7 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--parent", type=int, default=0, help="end with this process; 0 never does")
     parser.add_argument("--number", type=int, help="ipyparallel's number of the engine")
     parser.add_argument("--remove", type=Path, help="folder to remove at the end")
+    parser.add_argument("--address", default=LOOPBACK, help="where the controller listens")
+    parser.add_argument(
+        "--silence", type=float, default=SILENCE_SECONDS, metavar="SECONDS",
+        help="without a heartbeat of an engine or the controller it counts as lost",
+    )  # fmt: skip
+    parser.add_argument("--on-host", action="store_true", help="the client is on another host")
+    parser.add_argument("--working-folder", type=Path, help="where an engine works, if it is there")
     options = parser.parse_args(arguments)
+    if options.working_folder and options.working_folder.is_dir():
+        os.chdir(options.working_folder)
     if options.cpus:
         os.sched_setaffinity(0, map(int, options.cpus.split(",")))
     if options.role == "controller":
@@ -45,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _be_controller(options: argparse.Namespace) -> None:
     from ipyparallel.controller.app import IPController
 
+    misses = round(options.silence * 1000 / BEAT_MILLISECONDS)
     # The controller forks a heart monitor; it must not outlive a controller that is killed.
     os.register_at_fork(after_in_child=_end_with_parent_thread)
     if options.parent:
@@ -53,16 +68,17 @@ def _be_controller(options: argparse.Namespace) -> None:
         IPController.launch_instance(
             [
                 f"--profile-dir={options.profile_folder}",
-                "--ip=127.0.0.1",
-                "--location=127.0.0.1",
+                f"--ip={options.address}",
+                f"--location={options.address}",
                 "--log-level=WARN",
+                *(_secrets() if options.address != LOOPBACK else ()),
                 # One process instead of eight, for a handful of engines.
                 "--IPController.use_threads=True",
                 "--IPController.broadcast_scheduler_depth=0",
                 # An engine counts as registered after its first heartbeat. With the usual
-                # 3 seconds that is half of the start; 60 misses are the usual 30 seconds.
-                "--HeartMonitor.period=500",
-                "--HeartMonitor.max_heartmonitor_misses=60",
+                # 3 seconds that is half of the start; the usual silence is 30 seconds.
+                f"--HeartMonitor.period={BEAT_MILLISECONDS}",
+                f"--HeartMonitor.max_heartmonitor_misses={misses}",
             ]
         )
     finally:
@@ -70,8 +86,14 @@ def _be_controller(options: argparse.Namespace) -> None:
             shutil.rmtree(options.remove, ignore_errors=True)
 
 
+def _secrets() -> list[str]:
+    """Encrypt all messages, and sign them as well; these words are not on any command line."""
+    return ["--IPController.enable_curve=True", f"--Session.key={secrets.token_hex(32)}"]
+
+
 def _be_engine(options: argparse.Namespace) -> None:
-    # Imported while the controller starts; both take about a second.
+    # Imported while the controller starts; all take about a second.
+    import zmq
     from ipykernel.iostream import OutStream
     from ipyparallel.engine.app import IPEngine
 
@@ -81,19 +103,42 @@ def _be_engine(options: argparse.Namespace) -> None:
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **{**options, "watchfd": False})  # type: ignore[no-untyped-call]
 
+    class Engine(IPEngine):  # type: ignore[misc]
+        """Ends when the controller's heartbeat stops, also while it is busy with a run."""
+
+        def start_heartbeat(self, ping: str, *arguments: Any) -> None:
+            super().start_heartbeat(ping, *arguments)
+            if not options.parent:
+                beats = self.context.socket(zmq.SUB)
+                if self.curve_serverkey:
+                    beats.curve_serverkey = self.curve_serverkey
+                    beats.curve_publickey = self.curve_publickey
+                    beats.curve_secretkey = self.curve_secretkey
+                beats.subscribe(b"")
+                beats.connect(ping)
+                _end_in_silence(beats, options.silence, options.remove)
+
     if options.parent:
         # At once: whoever would have read its answer has gone.
         _watch(options.parent, lambda: os._exit(1))
-    os.environ["IPP_CONNECTION_INFO"] = _connection_info(options.profile_folder)
-    arguments = [f"--profile-dir={options.profile_folder}", "--log-level=WARN", "--timeout=60"]
+    options.profile_folder.mkdir(parents=True, exist_ok=True)
+    if not options.on_host:  # over ssh it comes with the command
+        os.environ["IPP_CONNECTION_INFO"] = _connection_info(options.profile_folder)
+    arguments = [
+        f"--profile-dir={options.profile_folder}",
+        "--log-level=WARN",
+        "--timeout=60",
+        # ipyparallel listens in the main thread, which trains for hours, and through a queue that
+        # stands still while a library is loaded, so that the hub takes the engine as lost.
+        "--IPEngine.max_heartbeat_misses=0",
+    ]
     if options.number is not None:
         arguments.append(f"--IPEngine.id={options.number}")
-    if options.parent:
-        arguments.append("--IPEngine.max_heartbeat_misses=0")  # it watches its parent instead
-    IPEngine.launch_instance(
+    Engine.launch_instance(
         arguments,
         out_stream_factory=Output,
-        enable_nanny=False,  # the cluster sees its own processes end
+        # The cluster sees its own processes end. Of those on other hosts the nanny tells.
+        enable_nanny=options.on_host,
     )
 
 
@@ -121,6 +166,21 @@ def _watch(parent: int, end: Callable[[], object]) -> None:
         end()
 
     threading.Thread(target=watch, name="bertkit-watch-parent", daemon=True).start()
+
+
+def _end_in_silence(beats: Any, seconds: float, folder: Path | None) -> None:
+    """End this process when a socket that gets the controller's heartbeats has gone silent."""
+
+    def listen() -> None:
+        # A second look: after a pause of the whole machine, beats may still be on their way.
+        while beats.poll(round(seconds * 1000)) or beats.poll(SECOND_LOOK_MILLISECONDS):
+            beats.recv_multipart()
+        os.write(2, f"no heartbeat of the controller for {seconds:.0f} s; ending\n".encode())
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)  # its main thread may be in a collective that never ends
+
+    threading.Thread(target=listen, name="bertkit-hear-controller", daemon=True).start()
 
 
 def _end_with_parent_thread() -> None:

@@ -10,35 +10,50 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bertkit.cluster.attach import AttachedEngines
+from bertkit.cluster.coordinator import LeftBehind
 from bertkit.cluster.cores import core_shares, usable_cpus, usable_limit
 from bertkit.cluster.engine import Deadline, Engine, EngineInfo
 from bertkit.cluster.engine_run import EngineRun
+from bertkit.cluster.host_check import needed_variables
+from bertkit.cluster.host_engines import HostEngines
+from bertkit.cluster.hosts import HostNames, read_hosts
 from bertkit.cluster.launch import EngineSource, LocalEngines
 from bertkit.cluster.rank import load_libraries
+from bertkit.cluster.ssh import Ssh
 from bertkit.cluster.supervision import Supervision
 from bertkit.config import Config
 from bertkit.errors import ClusterError, RunError
-from bertkit.events import Emit, Progress
+from bertkit.events import Emit, Progress, is_being_written
 from bertkit.run import STOP_FILE, Run, create_run_folder
 
 TRAIN = "bertkit.training.loop:train"
 STOP_SECONDS = 10.0
 CANCEL_SECONDS = 15.0
+LOST_AFTER_SECONDS = 20.0
+RUN_FILE = "bertkit-run.txt"
 
 
 class Cluster:
-    """Engines on this host, or those of a running ipyparallel cluster, as ranks of runs.
+    """Engines on this host or others, or those of a running ipyparallel cluster, as ranks of runs.
 
     Engines end with this process, however it ends. One run at a time goes on; runs one after
-    another use the same engines, and an engine that died is replaced before the next run.
+    another use the same engines. When an engine is lost, a run goes on with the others and takes in
+    the replacement as soon as it is ready.
 
     Args:
-        n: Number of engines.
+        n: Number of engines; with ``hosts`` their sum counts.
+        hosts: Hosts to start engines on over SSH, as ``{"node1": 2, "me@node2": 2}``,
+            ``["node1", "node2"]`` (an engine each) or ``"node1:2, node2:2"``. They need the same
+            Python packages and code, and the folder of the runs has to be theirs too; that is
+            looked at first (`check_hosts` does nothing else).
+        python: Path of Python on the hosts; by default that of this process.
+        ssh_options: More arguments of ssh, such as ``["-p", "2222", "-i", "key", "-F", "config"]``.
         cores_per_engine: Cores of each engine; by default an equal share.
         profile: Attach to the ipyparallel cluster of this IPython profile (its name or folder)
             instead of starting engines.
@@ -46,8 +61,10 @@ class Cluster:
         keep_alive: Let the engines live on when this process ends without `stop`; then
             `profile` says how to attach to them.
         environment: More environment variables for the engines that are started.
-        interface: Network interface that the engines' hosts share, such as ``"eth0"``; needed
-            where they are on other hosts, the loopback interface otherwise.
+        interface: This host's network interface that reaches the engines' hosts, such as
+            ``"eth0"``. With ``hosts`` the routing table says it by default; needed where attached
+            engines are on other hosts, the loopback interface otherwise.
+        lost_after: Seconds without a sign of life after which an engine counts as lost.
         report: Called with a line of text when something is slow; by default it goes to stderr.
         train: What every rank calls with the run's folder, the world, and ``resume``, as
             ``"module:function"``.
@@ -66,6 +83,9 @@ class Cluster:
         self,
         n: int = 2,
         *,
+        hosts: HostNames | None = None,
+        python: str | None = None,
+        ssh_options: Sequence[str] = (),
         cores_per_engine: int | None = None,
         profile: str | None = None,
         timeout: float = 300.0,
@@ -73,18 +93,34 @@ class Cluster:
         environment: Mapping[str, str] | None = None,
         interface: str | None = None,
         report: Callable[[str], object] | None = None,
+        lost_after: float = LOST_AFTER_SECONDS,
         train: str = TRAIN,
     ) -> None:
         if n < 1:
             raise ClusterError(f"n is {n}; expected at least 1 engine")
         self.n = n
+        if hosts is not None and profile is not None:
+            raise ClusterError("hosts and profile are both given; start engines, or attach to some")
         self.timeout = timeout
         self._keep_alive = keep_alive
-        self._interface = interface
+        self._named_interface = interface
+        self._lost_after = lost_after
         self._train = train
         self._source: EngineSource
         if profile is not None:
             self._source = AttachedEngines(profile, n, cores_per_engine)
+        elif hosts is not None:
+            named = read_hosts(hosts)
+            self.n = sum(host.engines for host in named)
+            self._source = HostEngines(
+                named,
+                Ssh(python or sys.executable, ssh_options, needed_variables()),
+                cores_per_engine=cores_per_engine,
+                environment=environment or {},
+                keep_alive=keep_alive,
+                interface=interface,
+                report=report or _to_stderr,
+            )
         else:
             cpus, limit = usable_cpus(), usable_limit()
             shares = core_shares(cpus, n, cores_per_engine, limit)
@@ -179,9 +215,10 @@ class Cluster:
         client = self._client
         if client is not None and isinstance(self._source, AttachedEngines):
             self._stop_run(STOP_SECONDS)
-            asked = threading.Thread(target=client.shutdown, kwargs={"hub": True}, daemon=True)
+            alive = [engine.id for engine in self._engines if engine.alive]
+            asked = threading.Thread(target=_shut_down, args=(client, alive), daemon=True)
             asked.start()
-            asked.join(STOP_SECONDS)  # an engine that is busy or dead does not answer
+            asked.join(STOP_SECONDS)
             for engine in self._engines:
                 engine.process.kill()
             self._source.forget()  # the client's sockets may be closed before they seem dead
@@ -268,6 +305,11 @@ class Cluster:
     # Inside ------------------------------------------------------------------------------------
 
     @property
+    def _interface(self) -> str | None:
+        """Network interface of this host by which the ranks find each other."""
+        return self._named_interface or self._source.interface()
+
+    @property
     def _is_training(self) -> bool:
         return self._supervision is not None and not self._supervision.over
 
@@ -276,10 +318,29 @@ class Cluster:
             with self._using_engines:
                 deadline = Deadline(self.timeout, self._cancelled)
                 self._client = self._source.connect(deadline)
+                self._take_over_run()
                 self._prepare(deadline)
         except BaseException as error:
             self._start_error = error
             self._source.close()
+
+    def _take_over_run(self) -> None:
+        """Watch over the run of attached engines whose client has ended."""
+        source, file = self._source, self._run_file
+        if not isinstance(source, AttachedEngines) or file is None or not file.is_file():
+            return
+        folder = Path(file.read_text(encoding="utf-8"))
+        before = LeftBehind.of(folder)
+        if before is not None and is_being_written(folder):
+            source.take_over(before.engines)
+            self.n = max(self.n, len(before.engines))
+            self._watch_over(folder, resume=True, before=before, there=source.present())
+
+    @property
+    def _run_file(self) -> Path | None:
+        """Where the engines' profile says which run they train."""
+        profile = self._source.profile()
+        return Path(profile) / RUN_FILE if profile and Path(profile).is_dir() else None
 
     def _prepare(self, deadline: Deadline) -> list[Engine]:
         """All engines, alive and loading their libraries; the calling thread holds the lock."""
@@ -307,18 +368,31 @@ class Cluster:
             )
 
     def _launch(self, folder: Path, *, resume: bool) -> EngineRun:
+        return self._watch_over(folder, resume=resume)
+
+    def _watch_over(
+        self,
+        folder: Path,
+        *,
+        resume: bool,
+        before: LeftBehind | None = None,
+        there: Sequence[Engine] = (),
+    ) -> EngineRun:
         self._supervision = Supervision(
             folder,
-            self._ready_engines,
+            partial(self._ready_engines, folder),
             train=self._train,
             resume=resume,
             interface=self._interface,
+            lost_after=self._lost_after,
+            before=before,
+            there=there,
         )
         self._run = EngineRun(folder, self._supervision)
         return self._run
 
-    def _ready_engines(self, emit: Emit) -> list[Engine]:
-        """The engines with their libraries loaded; called in the run's own thread."""
+    def _ready_engines(self, folder: Path, emit: Emit) -> list[Engine]:
+        """The engines with their libraries loaded; called in the own thread of a folder's run."""
         if self.state == "starting":
             emit(Progress(stage="Starting engines", total=self.n))
         if self._starting is not None:
@@ -328,6 +402,8 @@ class Cluster:
         with self._using_engines:
             deadline = Deadline(self.timeout, self._cancelled)
             engines = self._prepare(deadline)
+            if self._run_file is not None:
+                self._run_file.write_text(str(folder.resolve()), encoding="utf-8")
             loaded = -1
             while loaded < len(engines):
                 before, loaded = loaded, sum(engine.loading.ready() for engine in engines)
@@ -355,6 +431,14 @@ def _stop_open_clusters() -> None:
     for cluster in list(_open_clusters):
         if cluster._owner == os.getpid():
             cluster.stop()
+
+
+def _shut_down(client: Any, engines: list[int]) -> None:
+    """Ask engines and their controller to end."""
+    if engines:
+        client.shutdown(targets=engines, block=False)
+    # Not Client.shutdown(hub=True): it waits for an answer of engines that were lost, too.
+    client._send_recv(client._query_stream, "shutdown_request")
 
 
 def _check_loading(engine: Engine) -> None:

@@ -1,8 +1,8 @@
 """Which processor cores each engine may use.
 
 Ranks of synchronous training wait for the slowest of them, so all get the same number of cores;
-what does not divide is left to the notebook. Hardware threads of one core, and cores of one
-package, stay together.
+what does not divide is left to the notebook. Hardware threads of one core, cores of one memory node
+and of one package (socket) stay together, so ranks fill socket after socket.
 """
 
 from __future__ import annotations
@@ -107,11 +107,18 @@ def _block(cpus: Sequence[int], start: int, length: int) -> tuple[int, ...]:
     return tuple(cpus[start : start + length])
 
 
-def _neighbourhood(cpu: int) -> tuple[int, int, int]:
+def _neighbourhood(cpu: int) -> tuple[int, int, int, int]:
+    """Package (socket), memory node, core and thread: near ones share memory and caches."""
     read: Callable[[str], int] = lambda name: int(  # noqa: E731
         (_TOPOLOGY / f"cpu{cpu}" / "topology" / name).read_text()
     )
     try:
-        return read("physical_package_id"), read("core_id"), cpu
+        return read("physical_package_id"), _node(cpu), read("core_id"), cpu
     except (OSError, ValueError):
-        return 0, 0, cpu
+        return 0, 0, 0, cpu
+
+
+def _node(cpu: int) -> int:
+    """The memory (NUMA) node that a CPU belongs to."""
+    found = sorted((_TOPOLOGY / f"cpu{cpu}").glob("node[0-9]*"))
+    return int(found[0].name.removeprefix("node")) if found else 0

@@ -73,6 +73,8 @@ class Engine:
         process: Its process.
         cores: Number of cores it computes with.
         cpus: Those it is bound to.
+        interface: Network interface of its host by which the other ranks' hosts reach it, where
+            that is known.
     """
 
     def __init__(
@@ -83,13 +85,16 @@ class Engine:
         process: EngineProcess,
         cores: int,
         cpus: tuple[int, ...],
+        interface: str | None = None,
     ) -> None:
         self.id = id
+        self.description = description
         self.host = description["host"]
         self.pid = description["pid"]
         self.process = process
         self.cores = cores
         self.cpus = cpus
+        self.interface = interface
         self.loading: Any = None  # the pending result of loading its libraries
         self._view = client[id]
 
@@ -110,6 +115,17 @@ class Engine:
         if not self.alive:
             state = "ended"
         return EngineInfo(self.id, self.host, self.pid, self.cores, self.cpus, state)
+
+
+class Loaded:
+    """The result of loading libraries, where they are known to be there."""
+
+    def ready(self) -> bool:
+        """As ipyparallel's ``AsyncResult.ready``."""
+        return True
+
+    def get(self, timeout: float = 0.0) -> None:
+        """As ipyparallel's ``AsyncResult.get``."""
 
 
 class ChildProcess:
@@ -197,6 +213,8 @@ class RegisteredProcess:
 
     def ending(self) -> str | None:
         """See `EngineProcess`."""
+        if self._process is not None and not self._process.is_running():
+            return "has ended"
         return None if self._id in self._client.ids else "left its ipyparallel cluster"
 
     def kill(self) -> None:

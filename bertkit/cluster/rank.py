@@ -15,9 +15,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from bertkit.errors import BertkitError
+
+if TYPE_CHECKING:
+    from bertkit.cluster.membership import Membership
 
 
 class EngineDescription(TypedDict):
@@ -26,6 +29,22 @@ class EngineDescription(TypedDict):
     host: str
     pid: int
     cpus: list[int]
+
+
+class Seat(TypedDict):
+    """What an engine must know to find its coordinator.
+
+    ``rank`` and ``size`` are what is expected at the beginning; meetings decide.
+    """
+
+    engine: int
+    host: str
+    rank: int
+    size: int
+    address: str
+    port: int
+    token: str
+    address_file: str
 
 
 class RankTask(TypedDict):
@@ -38,9 +57,7 @@ class RankTask(TypedDict):
     folder: str
     resume: bool
     working_folder: str
-    rank: int
-    size: int
-    environment: dict[str, str]
+    seat: Seat
 
 
 class RankReport(TypedDict):
@@ -91,67 +108,56 @@ def load_libraries(train: str, size: int) -> None:
 
 def run_rank(task: RankTask) -> RankReport:
     """Train one rank's part of a run; a failure is in the report, not raised."""
+    from bertkit.cluster.membership import Membership
+
     report: RankReport = {
-        "rank": task["rank"],
-        "host": platform.node(),
+        "rank": task["seat"]["rank"],
+        "host": task["seat"]["host"],
         "pid": os.getpid(),
         "outcome": "finished",
         "message": "",
         "details": "",
     }
-    with _output_to_log():
+    with _output_to_log(), Membership(task["seat"]) as membership:
         try:
-            _train(task)
+            _train(task, membership)
         except BaseException as error:
             report["outcome"] = "lost" if _is_loss_of_a_rank(error) else "failed"
             report["message"] = _message(error)
             report["details"] = "".join(traceback.format_exception(error))
             sys.stderr.write(report["details"])
+        membership.report(report)
     _free_memory()
     return report
 
 
-def join_horovod(environment: dict[str, str]) -> None:
-    """Make this process a Horovod rank.
-
-    Args:
-        environment: As `Rendezvous.environment` gives it. Values that are already set for the
-            transport (``HOROVOD_CPU_OPERATIONS``) and the time-outs win.
-    """
-    import horovod.tensorflow as hvd
-
-    hvd.shutdown()  # of a run that was cut off; does nothing otherwise
-    for name, value in environment.items():
-        if name.endswith(("_OPERATIONS", "_SECONDS")):
-            os.environ.setdefault(name, value)
-        else:
-            os.environ[name] = value
-    hvd.init()
-
-
-def leave_horovod() -> None:
-    """Stop being a rank; the other ranks' collectives then fail."""
-    import horovod.tensorflow as hvd
-
-    hvd.shutdown()
-
-
-def _train(task: RankTask) -> None:
-    from bertkit.training.world import HorovodWorld, SingleWorld, World
+def _train(task: RankTask, membership: Membership) -> None:
+    from bertkit.cluster.membership import EngineWorld, leave_horovod
+    from bertkit.training.world import SingleWorld
 
     if Path(task["working_folder"]).is_dir():
         os.chdir(task["working_folder"])  # relative paths mean what they mean to the client
     train = _function(task["train"])
-    if task["size"] == 1:
-        train(Path(task["folder"]), SingleWorld(), resume=task["resume"])
+    folder, resume = Path(task["folder"]), task["resume"]
+    if task["seat"]["size"] == 1:
+        train(folder, SingleWorld(host=task["seat"]["host"]), resume=resume)
         return
     try:
-        join_horovod(task["environment"])
-        world: World = HorovodWorld()
-        train(Path(task["folder"]), world, resume=task["resume"])
-        world.barrier()  # whoever leaves first would break the others' last collective
+        train(folder, EngineWorld(membership, met=False), resume=resume)
+        _leave_together()
     finally:
         leave_horovod()
+
+
+def _leave_together() -> None:
+    """Whoever leaves first would break the others' last collective."""
+    from bertkit.training.world import HorovodWorld
+
+    try:
+        HorovodWorld().barrier()
+    except Exception as error:
+        if not _is_loss_of_a_rank(error):  # a rank may be lost now: its part is done
+            raise
 
 
 def _free_memory() -> None:
@@ -169,9 +175,10 @@ def _free_memory() -> None:
 
 
 def _is_loss_of_a_rank(error: BaseException) -> bool:
+    from bertkit.cluster.membership import RankLeftError
     from bertkit.training.world import is_loss_of_a_rank
 
-    return is_loss_of_a_rank(error)
+    return isinstance(error, RankLeftError) or is_loss_of_a_rank(error)
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from bertkit.errors import ClusterError
 
 LOOPBACK = "127.0.0.1"
 SILENCE_SECONDS = 30  # a rank that answers nothing for so long has gone, even if its host stands
-STALL_SECONDS = 600  # ranks may be apart for as long as one of them downloads a model
+STALL_SECONDS = 60  # a rank whose share of a collective does not come in this time is stuck
 
 
 class Rendezvous:
@@ -39,7 +39,7 @@ class Rendezvous:
     """
 
     def __init__(self, hosts: Sequence[str], interface: str | None = None) -> None:
-        self.interface, self.address = _interface_and_address(interface)
+        self.interface, self.address = interface_and_address(interface)
         self._slots = _slots(hosts)
         self._server = _Server((self.address, 0), RendezvousHandler, 0)
         self._server.init(self._slots)
@@ -103,7 +103,7 @@ def _slots(hosts: Sequence[str]) -> list[SlotInfo]:
     return slots
 
 
-def _interface_and_address(name: str | None) -> tuple[str, str]:
+def interface_and_address(name: str | None) -> tuple[str, str]:
     """An interface and this host's IPv4 address on it."""
     found = {
         interface: address.address

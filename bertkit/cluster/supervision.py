@@ -1,9 +1,11 @@
 """A run on engines, watched from the client until every rank has ended.
 
-Each run gets a rendezvous of its own. When a rank fails or its engine dies, Horovod lets the
-others' next collective fail; whoever has not ended soon after is killed, so that no run hangs. If
-nothing in the run's folder says why it ended, or only a rank that suffered does, the client
-appends a `Failed` event that names the rank at fault.
+When an engine dies, or gives no sign of life, it is ended for good and the others are told: they
+meet anew and go on with the step they had reached, while a replacement is started and taken in
+when it is ready. Where nobody is left, the replacements go on from the newest checkpoint. A rank
+that fails by itself would do so again: that ends the run. If nothing in the run's folder says why
+it ended, or only a rank that suffered does, the client appends a `Failed` event that names the rank
+at fault.
 """
 
 from __future__ import annotations
@@ -11,30 +13,32 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bertkit.cluster.coordinator import ADDRESS_FILE, Coordinator, LeftBehind
 from bertkit.cluster.engine import Engine
 from bertkit.cluster.rank import RankReport, RankTask, run_rank
-from bertkit.cluster.rendezvous import Rendezvous
 from bertkit.errors import BertkitError, RunError
-from bertkit.events import Emit, Event, EventLog, Failed, Finished, read
+from bertkit.events import Emit, Event, EventLog, EventReader, Failed, Finished, Step, read
 from bertkit.run import CHECKPOINTS_FOLDER
 
 POLL_SECONDS = 0.1
 FOLLOW_SECONDS = 10.0  # how long the other ranks have to end after the first that failed
 LOG_SECONDS = 10.0  # how long a dying writer may hold the event file
+STRIKES = 3  # losses in a row without a step between that end a run
+REPLACE_SECONDS = (0.0, 5.0, 10.0, 20.0, 30.0)  # waits before replacements are tried for again
 
 
 @dataclass
 class _Rank:
-    """One rank's part of the run."""
+    """One engine's part of the run."""
 
     number: int
     engine: Engine
-    answer: Any
+    answer: Any  # ipyparallel's, or None where another client asked
     report: RankReport | None = None
     died: str | None = None  # how its engine ended, if that ended its part
     killed: bool = False  # by us
@@ -52,9 +56,14 @@ class _Rank:
             self.report is not None and self.report["outcome"] == "failed"
         )
 
+    @property
+    def has_left(self) -> bool:
+        """Whether it ended without the run being finished, its engine alive."""
+        return self.report is not None and self.report["outcome"] != "finished"
+
     def look(self) -> None:
         """Find out whether it has ended."""
-        if self.answer.ready():
+        if self.answer is not None and self.answer.ready():
             self.report = _report_of(self)
         elif ending := self.engine.process.ending():
             self.died = ending
@@ -70,6 +79,10 @@ class Supervision:
         train: What every rank calls, as ``"module:function"``.
         resume: Whether the run goes on from its newest checkpoint.
         interface: Network interface of the ranks; by default the loopback interface.
+        lost_after: Seconds without a sign of life after which an engine counts as lost.
+        before: Where the run goes on already: what the client left behind in whose place this one
+            watches over it.
+        there: The engines that train it.
     """
 
     def __init__(
@@ -80,13 +93,20 @@ class Supervision:
         train: str,
         resume: bool,
         interface: str | None,
+        lost_after: float,
+        before: LeftBehind | None = None,
+        there: Sequence[Engine] = (),
     ) -> None:
         self._folder = folder
+        self._before, self._there = before, there
         self._train = train
         self._resume = resume
         self._interface = interface
+        self._lost_after = lost_after
         self._working_folder = str(Path.cwd())
         self._ranks: list[_Rank] = []
+        self._steps = EventReader(folder)
+        self._strikes = 0
         self._cancelled = threading.Event()
         self._over = threading.Event()
         # Handed over, not kept: the handle of a run that is over must not hold its cluster.
@@ -107,10 +127,14 @@ class Supervision:
 
     def _run(self, get_engines: Callable[[Emit], list[Engine]]) -> None:
         try:
-            engines = get_engines(self._write)
-            with Rendezvous([engine.host for engine in engines], self._interface) as rendezvous:
-                self._submit(engines, rendezvous)
-                self._watch()
+            engines = self._there if self._before else get_engines(self._write)
+            with Coordinator(self._folder, self._interface, self._before) as coordinator:
+                if self._before:
+                    self._take_over(coordinator, engines, self._before)
+                else:
+                    for number, engine in enumerate(engines):
+                        self._submit(coordinator, engine, number, len(engines), self._resume)
+                self._watch(coordinator, _Replacing(get_engines))
             if failed := self._failure():
                 self._write(failed)
         except BertkitError as error:
@@ -121,34 +145,112 @@ class Supervision:
         finally:
             self._over.set()
 
-    def _submit(self, engines: list[Engine], rendezvous: Rendezvous) -> None:
-        for number, engine in enumerate(engines):
-            task: RankTask = {
-                "train": self._train,
-                "folder": str(self._folder.resolve()),
-                "resume": self._resume,
-                "working_folder": self._working_folder,
+    def _submit(
+        self, coordinator: Coordinator, engine: Engine, number: int, size: int, resume: bool
+    ) -> None:
+        coordinator.add(engine.id, engine.description)
+        task: RankTask = {
+            "train": self._train,
+            "folder": str(self._folder.resolve()),
+            "resume": resume,
+            "working_folder": self._working_folder,
+            "seat": {
+                "engine": engine.id,
+                "host": engine.host,
                 "rank": number,
-                "size": len(engines),
-                "environment": rendezvous.environment(number),
-            }
-            engine.process.mark_log()
-            self._ranks.append(_Rank(number, engine, engine.submit(run_rank, task)))
+                "size": size,
+                "address": coordinator.address,
+                "port": coordinator.port,
+                "token": coordinator.token,
+                "address_file": str((self._folder / ADDRESS_FILE).resolve()),
+            },
+        }
+        engine.process.mark_log()
+        self._ranks.append(_Rank(number, engine, engine.submit(run_rank, task)))
 
-    def _watch(self) -> None:
-        """Wait until all ranks have ended; after a failure, see to it that they do."""
-        failed_at: float | None = None
-        while waiting := [rank for rank in self._ranks if not rank.over]:
+    # Watching ----------------------------------------------------------------------------------
+
+    def _watch(self, coordinator: Coordinator, replacing: _Replacing) -> None:
+        """Wait until all ranks have ended; go on without those that are lost."""
+        size = len(self._ranks)
+        while not self._is_finished():
             if self._cancelled.wait(POLL_SECONDS):
-                self._kill(waiting)
+                self._kill(self._present)
                 return
+            self._look(coordinator)
+            if any(rank.has_left for rank in self._ranks if not rank.died):
+                coordinator.end("a rank failed, which ends the run")
+                self._let_follow()
+                return
+            if len(self._present) < size:
+                if self._strikes >= STRIKES or (not self._present and replacing.failed):
+                    coordinator.end("ranks were lost again and again")
+                    self._let_follow()
+                    return
+                self._take_in(coordinator, replacing.newcomers(self._ranks), size)
+            coordinator.form()
+        self._let_follow()
+
+    @property
+    def _present(self) -> list[_Rank]:
+        return [rank for rank in self._ranks if not rank.over]
+
+    def _is_finished(self) -> bool:
+        return any(rank.report and rank.report["outcome"] == "finished" for rank in self._ranks)
+
+    def _look(self, coordinator: Coordinator) -> None:
+        """Find out which ranks have ended, and end those that do not answer."""
+        stuck = coordinator.stuck()
+        lost = []
+        for rank in self._present:
+            rank.look()
+            rank.report = rank.report or coordinator.report(rank.engine.id)
+            silence = coordinator.silence(rank.engine.id)
+            if not rank.over and silence > self._lost_after:
+                rank.died = f"did not answer for {silence:.0f} s and was ended"
+            elif not rank.over and rank.engine.id in stuck:
+                rank.died = "did not come when the other ranks met, and was ended"
+            if rank.died:
+                rank.engine.process.kill()  # it must not come back and write
+                lost.append(rank)
+        for rank in lost:
+            number = coordinator.rank_of(rank.engine.id)
+            rank.number = rank.number if number is None else number
+            coordinator.lose(rank.engine.id, self._message(rank))
+        if lost:
+            has_moved = any(isinstance(event, Step) for event in self._steps.new())
+            self._strikes = 1 if has_moved else self._strikes + 1
+
+    def _take_in(self, coordinator: Coordinator, engines: list[Engine], size: int) -> None:
+        nobody_left = not self._present
+        for position, engine in enumerate(engines):
+            # Of those that come later none is rank 0 from the beginning: it has no say yet.
+            number = position if nobody_left else size
+            resume = nobody_left and self._has_checkpoint()
+            self._submit(coordinator, engine, number, size, resume)
+
+    def _take_over(
+        self, coordinator: Coordinator, engines: Sequence[Engine], before: LeftBehind
+    ) -> None:
+        """Watch over engines that train already."""
+        there = {engine.id: engine for engine in engines}
+        for number, place in before.engines.items():
+            if number in there:
+                rank = coordinator.rank_of(number)
+                rank = len(before.order) if rank is None else rank
+                self._ranks.append(_Rank(rank, there[number], None))
+            else:
+                coordinator.lose(number, f"engine {number} on {place['host']} was lost meanwhile")
+
+    def _let_follow(self) -> None:
+        """Wait for the ranks that have not ended, and end them if they take too long."""
+        deadline = time.monotonic() + FOLLOW_SECONDS
+        while (waiting := self._present) and time.monotonic() < deadline:
+            if self._cancelled.wait(POLL_SECONDS):
+                break
             for rank in waiting:
                 rank.look()
-            if failed_at is None and any(_has_failed(rank) for rank in self._ranks):
-                failed_at = time.monotonic()
-            if failed_at is not None and time.monotonic() > failed_at + FOLLOW_SECONDS:
-                self._kill([rank for rank in self._ranks if not rank.over])
-                return
+        self._kill(self._present)
 
     def _kill(self, ranks: list[_Rank]) -> None:
         for rank in ranks:
@@ -158,9 +260,13 @@ class Supervision:
         while any(rank.engine.alive for rank in ranks) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
 
+    def _has_checkpoint(self) -> bool:
+        checkpoints = self._folder / CHECKPOINTS_FOLDER
+        return checkpoints.is_dir() and any(checkpoints.glob("step-*"))
+
     def _failure(self) -> Failed | None:
         """The event that says why the run failed, unless it did not or its events say so."""
-        if not any(_has_failed(rank) or rank.killed for rank in self._ranks):
+        if self._is_finished():
             return None
         history = read(self._folder)
         last = history[-1] if history else None
@@ -196,8 +302,7 @@ class Supervision:
         return f"{where} (engine {rank.engine.id}, process {rank.engine.pid}) {ending}"
 
     def _advice(self) -> str:
-        checkpoints = self._folder / CHECKPOINTS_FOLDER
-        if checkpoints.is_dir() and any(checkpoints.iterdir()):
+        if self._has_checkpoint():
             return "resume the run to go on from its newest checkpoint"
         return "start the run again"
 
@@ -227,10 +332,44 @@ class Supervision:
                 return  # the folder is gone
 
 
-def _has_failed(rank: _Rank) -> bool:
-    return rank.died is not None or (
-        rank.report is not None and rank.report["outcome"] != "finished"
-    )
+class _Replacing:
+    """Asks for all engines again, in a thread of its own, as long as some are lost.
+
+    Args:
+        get_engines: Gives all engines, replacing lost ones.
+    """
+
+    def __init__(self, get_engines: Callable[[Emit], list[Engine]]) -> None:
+        self._get_engines = get_engines
+        self._thread: threading.Thread | None = None
+        self._found: list[Engine] | None = None
+        self._tries = 0
+        self._next_try = 0.0
+        self.failed = False  # so often that there is little hope
+
+    def newcomers(self, ranks: list[_Rank]) -> list[Engine]:
+        """Engines that have come and have no part in the run yet."""
+        if self._thread is not None and not self._thread.is_alive():
+            self._thread = None
+            if self._found is not None:
+                self._tries, self.failed = 0, False
+                known = {rank.engine.id for rank in ranks}
+                return [engine for engine in self._found if engine.id not in known]
+            self._tries += 1
+            self.failed = self._tries > len(REPLACE_SECONDS)
+            wait = REPLACE_SECONDS[min(self._tries, len(REPLACE_SECONDS) - 1)]
+            self._next_try = time.monotonic() + wait
+        if self._thread is None and time.monotonic() >= self._next_try:
+            self._thread = threading.Thread(target=self._try, name="bertkit-replace", daemon=True)
+            self._thread.start()
+        return []
+
+    def _try(self) -> None:
+        self._found = None
+        try:
+            self._found = self._get_engines(lambda _: None)
+        except Exception:  # whatever is wrong with that host; those left go on
+            return
 
 
 def _report_of(rank: _Rank) -> RankReport | None:

@@ -22,6 +22,8 @@ from bertkit.events import (
     Finished,
     Notice,
     Progress,
+    RankInfo,
+    Regrouped,
     Started,
     Step,
     Stopped,
@@ -164,6 +166,8 @@ def describe(event: Event) -> str:
             f"Step {event.global_step}: F1 {event.f1:.2f}, exact match {event.exact_match:.2f} "
             f"on {event.questions:,} questions{best}"
         )
+    if isinstance(event, Regrouped):
+        return _describe_regrouping(event)
     if isinstance(event, Checkpoint):
         return f"Step {event.global_step}: checkpoint {event.path} saved"
     if isinstance(event, Stopped):
@@ -207,12 +211,25 @@ def describe_result(result: Result) -> str:
 
 def _describe_start(event: Started) -> str:
     verb = "Training" if event.resumed_from is None else f"Resumed at step {event.resumed_from}:"
-    hosts = sorted({rank.host for rank in event.ranks})
-    where = f"{len(event.ranks)} rank{'s' * (len(event.ranks) != 1)} on {', '.join(hosts)}"
+    where = _where(event.ranks)
     return (
         f"{verb} {event.parameters / 1e6:.1f} million weights in {event.precision} with {where}; "
         f"{event.train_questions:,} questions, at most {event.total_steps:,} steps"
     )
+
+
+def _describe_regrouping(event: Regrouped) -> str:
+    news = "; ".join(event.news) or "other ranks than before"
+    seconds = max(0.0, event.time - event.detected)
+    return (
+        f"Step {event.global_step}: {news}; going on with {_where(event.ranks)} "
+        f"after {seconds:.1f} s"
+    )
+
+
+def _where(ranks: list[RankInfo]) -> str:
+    hosts = sorted({rank.host for rank in ranks})
+    return f"{len(ranks)} rank{'s' * (len(ranks) != 1)} on {', '.join(hosts)}"
 
 
 def _columns(file: TextIO) -> int:

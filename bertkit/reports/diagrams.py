@@ -43,10 +43,15 @@ def draw_squad(*, theme: str = "light") -> Figure:
     top, left = 2.5, 0.4
     axes.add_patch(
         FancyBboxPatch(
-            (0.05, 1.32), 9.9, 1.52, boxstyle="round,pad=0,rounding_size=0.08", linewidth=1.2,
-            edgecolor=look.line, facecolor="none",
+            (0.05, 1.32),
+            9.9,
+            1.52,
+            boxstyle="round,pad=0,rounding_size=0.08",
+            linewidth=1.2,
+            edgecolor=look.line,
+            facecolor="none",
         )
-    )  # fmt: skip
+    )
     for row, line in enumerate(PARAGRAPH):
         axes.text(
             left, top - 0.44 * row, line, family="monospace", fontsize=size, va="center",

@@ -15,7 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bertkit.events import Evaluation, Event, Failed, Finished, Progress, Started, Step, Stopped
+from bertkit.events import (
+    Evaluation,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Regrouped,
+    Started,
+    Step,
+    Stopped,
+    goes_on_from,
+)
 from bertkit.run import Run
 
 Floats = NDArray[np.float64]
@@ -126,6 +137,7 @@ class History:
 
     def add(self, event: Event) -> None:
         """Take in the next event."""
+        self._forget_after(goes_on_from(event))
         if isinstance(event, Step):
             self._add_step(event)
         elif isinstance(event, Evaluation):
@@ -140,6 +152,8 @@ class History:
             self.progress = event
         elif isinstance(event, Started):
             self._start(event)
+        elif isinstance(event, Regrouped):
+            self.stopped = self.failed = self.progress = None
         elif isinstance(event, Stopped):
             self.stopped, self.progress = event, None
         elif isinstance(event, Finished):
@@ -207,10 +221,12 @@ class History:
             "user": "stopped by you",
         }.get(self.stopped.stopped_by, f"stopped by {self.stopped.stopped_by}")
 
+    def _forget_after(self, global_step: int | None) -> None:
+        if global_step is not None:
+            self.steps.keep_until("global_step", global_step)
+            self.evaluations.keep_until("global_step", global_step)
+
     def _start(self, event: Started) -> None:
-        if event.resumed_from is not None:
-            self.steps.keep_until("global_step", event.resumed_from)
-            self.evaluations.keep_until("global_step", event.resumed_from)
         self.started = event
         self.stopped = self.finished = self.failed = self.progress = None
         self.first_time = event.time if self.first_time is None else self.first_time

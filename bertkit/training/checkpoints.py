@@ -42,6 +42,8 @@ class Position:
         best_exact_match: Exact match at the same step.
         best_step: Step of that validation.
         seconds: Time trained so far, validations included.
+        evaluated_step: Step of the newest validation.
+        stopped_by: Why training has stopped; empty while it goes on.
     """
 
     global_step: int = 0
@@ -49,6 +51,8 @@ class Position:
     best_exact_match: float = -1.0
     best_step: int = 0
     seconds: float = 0.0
+    evaluated_step: int = 0
+    stopped_by: str = ""
 
 
 def save_checkpoint(run_folder: Path, position: Position, arrays: Arrays, keep: int) -> Path:

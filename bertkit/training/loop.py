@@ -7,38 +7,40 @@ numbers that all ranks hold, or is rank 0's word shared with all.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import platform
 import statistics
 import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from bertkit.bert.pretrained import load_pretrained
 from bertkit.bert.question_answering import QuestionAnswering
 from bertkit.bert.saving import save_pretrained
 from bertkit.config import Config
-from bertkit.errors import BertkitError, TrainingError
+from bertkit.errors import BertkitError, RunError, TrainingError
 from bertkit.events import (
     Checkpoint,
-    Emit,
     Evaluation,
-    EventLog,
+    Event,
     Failed,
     Finished,
+    Notice,
     Progress,
     RankInfo,
+    Regrouped,
     Started,
     Step,
     Stopped,
+    read,
 )  # fmt: skip
 from bertkit.run import (
     MODEL_FOLDER,
@@ -54,7 +56,8 @@ from bertkit.squad.dataset import Dataset
 from bertkit.squad.features import Features
 from bertkit.training import checkpoints
 from bertkit.training.checkpoints import Position
-from bertkit.training.inputs import features, read_inputs, silent, validation_sample
+from bertkit.training.inputs import features, read_inputs, validation_sample
+from bertkit.training.journal import Journal
 from bertkit.training.optimizers import Hyperparameters, Optimizer
 from bertkit.training.precision import resolve_precision
 from bertkit.training.schedule import Schedule, total_steps
@@ -91,7 +94,7 @@ def train(folder: Path, world: World, *, resume: bool = False) -> None:
 
     Args:
         folder: The run's folder, made by `bertkit.run.create_run_folder`.
-        world: The ranks.
+        world: The ranks; they `World.meet` once each has prepared itself.
         resume: Go on from the newest checkpoint instead of from the pretrained weights.
 
     Raises:
@@ -99,27 +102,44 @@ def train(folder: Path, world: World, *, resume: bool = False) -> None:
             the run's events.
     """
     folder = Path(folder)
-    with _events_of(folder, world) as emit:
+    with Journal(folder) as journal:
+        if world.rank == 0:
+            journal.open()
+        training: _Training | None = None
         try:
-            _Training(folder, world, emit, resume).run()
+            training = _Training(folder, world, journal, resume)
+            training.run()
         except BaseException as error:
-            emit(_failure(error, world))
+            world = training.world if training else world
+            journal(_failure(error, world))
             world.abort()
             raise
 
 
-class _Training:
-    """One rank's part of a run: what it holds, and the loop over its steps."""
+class _RanksChange(Exception):  # noqa: N818 - it is no error
+    """The ranks should meet: one waits to be taken in."""
 
-    def __init__(self, folder: Path, world: World, emit: Emit, resume: bool) -> None:
-        self.folder, self.world, self.emit = folder, world, emit
+
+class _Training:
+    """One rank's part of a run: what it holds, and the loop over its steps.
+
+    After each step all ranks hold the same weights, moments and position, and a step changes them
+    only once its sum over the ranks is complete. So when a rank is lost nothing has to be copied
+    beforehand or read back: what the new rank 0 holds is the newest state, and it is broadcast.
+    """
+
+    def __init__(self, folder: Path, world: World, journal: Journal, resume: bool) -> None:
+        self.folder, self.world, self.journal, self.resume = folder, world, journal, resume
         self.config = config = Run(folder).config
         tf.keras.utils.set_random_seed(config.seed)
         self.precision = resolve_precision(config.precision)
 
-        self.inputs = inputs = read_inputs(config, emit)
-        self.features = features(inputs.train, inputs.tokenizer, config, training=True, emit=emit)
-        self.plan = _plan(self.features, config, world.size)
+        self.inputs = inputs = read_inputs(config, journal)
+        self.features = features(
+            inputs.train, inputs.tokenizer, config, training=True, emit=journal
+        )
+        self.sample = validation_sample(inputs.dev, config.evaluate_fraction, config.seed)
+        self.plan = _plan(self.features, config, ranks=1)
         self.schedule = Schedule(
             peak=config.learning_rate,
             total_steps=total_steps(self.plan.steps_per_epoch, config.num_epochs),
@@ -133,72 +153,157 @@ class _Training:
             self.model.variable_names,
             Hyperparameters.from_config(config),
         )
-        self.position = Position()
-        self.resumed_from = self._load_checkpoint() if resume else None
-        world.broadcast(self._state_variables())
-
         self.step = TrainingStep(
             self.model, self.optimizer, world,
             precision=self.precision, dropout=config.dropout, seed=config.seed,
             compression=config.compression,
         )  # fmt: skip
         self.forward = Forward(self.model, self.precision)
-        self.validation = self._validation_on(
-            validation_sample(inputs.dev, config.evaluate_fraction, config.seed)
-        )
+
+        self.position = Position()
+        self.has_state = False  # of this run: what it holds may go to the other ranks
+        self.unsaved_best: list[NDArray[np.float32]] | None = None
+        self.saved_step = 0
         self.speeds: list[float] = []
+        self.began = 0.0
 
     def run(self) -> None:
         """Train until something stops it, then score the best model on all of the dev file."""
-        self.emit(self._started())
-        began = time.perf_counter() - self.position.seconds
-        stopped_by = self._train_until_stopped(began)
+        while True:
+            self._meet()
+            try:
+                self._train_until_stopped()
+                self._finish()
+                return
+            except _RanksChange:
+                pass
+            except Exception as error:
+                if not is_loss_of_a_rank(error):
+                    raise
+
+    def _train_until_stopped(self) -> None:
+        every = self.config.checkpoint_every
+        self._validate_if_due()  # a rank may have been lost in the middle of it
+        for number, batch, waited in self._steps():
+            outcome = self._make_step(number, batch, waited)
+            stopped_by = "user" if outcome.stop else ""
+            self._move_on(global_step=number, seconds=self._elapsed(), stopped_by=stopped_by)
+            self._validate_if_due()
+            if every and number % every == 0:
+                self._save_checkpoint()
+            if self._reason_to_stop():
+                break
+            if outcome.meet:
+                raise _RanksChange
+        if self.saved_step < self.position.global_step:
+            self._save_checkpoint()
         if self.world.rank == 0:
             (self.folder / STOP_FILE).unlink(missing_ok=True)  # obeyed; a resume goes on
-        seconds = time.perf_counter() - began
-        self.emit(Stopped(global_step=self.position.global_step, stopped_by=stopped_by))
-        self._finish(stopped_by, seconds)
+        self._move_on(stopped_by=self._reason_to_stop())
+        self.journal(
+            Stopped(global_step=self.position.global_step, stopped_by=self.position.stopped_by)
+        )
 
-    def _train_until_stopped(self, began: float) -> str:
-        config, every = self.config, self.config.evaluate_every
-        last_evaluated = last_saved = self.position.global_step
-        stopped_by = self._reason_to_stop(user=False)
-        if not stopped_by:
-            self.emit(Progress(stage="Compiling the first step"))
-        for number, batch, waited in self._steps():
-            if stopped_by:
-                break
-            outcome = self._make_step(number, batch, waited)
-            self._move_on(global_step=number, seconds=time.perf_counter() - began)
-            stopped_by = self._reason_to_stop(user=outcome.stop)
-            if stopped_by or (every and number % every == 0):
-                self._validate()
-                last_evaluated = number
-                stopped_by = self._reason_to_stop(user=outcome.stop)
-            if config.checkpoint_every and number % config.checkpoint_every == 0:
-                self._save_checkpoint()
-                last_saved = number
-        if last_evaluated < self.position.global_step or self.position.best_step == 0:
-            self._validate()
-        if last_saved < self.position.global_step:
-            self._save_checkpoint()
-        return stopped_by or "epochs"
-
-    def _reason_to_stop(self, *, user: bool) -> str:
+    def _reason_to_stop(self) -> str:
         """Why no step may follow this one; empty if one may."""
         config, position = self.config, self.position
-        if user:
-            return "user"
+        if position.stopped_by:
+            return position.stopped_by
         if position.best_f1 >= config.target_f1:
             return "target_f1"
         if config.step_threshold is not None and position.global_step >= config.step_threshold:
             return "step_threshold"
         return "epochs" if position.global_step >= self.schedule.total_steps else ""
 
+    # Ranks -------------------------------------------------------------------------------------
+
+    def _meet(self) -> None:
+        """Come together with the other ranks, and go on from what rank 0 has."""
+        while True:
+            step = self.position.global_step if self.has_state else None
+            self.world = self.world.meet(step, when_alone=self.journal.close)
+            try:
+                self._go_on_together()
+                return
+            except Exception as error:
+                if not is_loss_of_a_rank(error):
+                    raise
+
+    def _go_on_together(self) -> None:
+        world = self.step.world = self.world
+        self.plan = _plan(self.features, self.config, world.size)
+        self.validation = self._validation_on(self.sample)
+        here = RankInfo(
+            rank=world.rank,
+            host=world.host,
+            pid=os.getpid(),
+            cores=len(os.sched_getaffinity(0)),
+        )
+        ranks = [RankInfo(**rank) for rank in world.gather(vars(here)) or []]
+        opening: Event | None = None
+        if world.rank == 0:
+            opening = self._regrouped(ranks) if self.has_state else self._started(ranks)
+            self.has_state = True
+        else:
+            self.journal.close()  # it may have been rank 0 before
+            self.has_state = False  # a broadcast that breaks off leaves a mixture
+        told = world.share({"position": vars(self.position), "elapsed": self._elapsed()})
+        world.broadcast(self._state_variables())
+        self.position, self.has_state = Position(**told["position"]), True
+        if world.rank != 0:
+            self.began = time.perf_counter() - told["elapsed"]
+        if opening is not None:
+            self.journal(opening)
+
+    def _regrouped(self, ranks: list[RankInfo]) -> Regrouped:
+        """Become rank 0, or stay it, with the state that was reached."""
+        position = self.position
+        self.journal.take_over(position.global_step)
+        if 0 < position.best_step == position.global_step:
+            self._save_best_model()  # the rank 0 before may have been lost while it wrote
+        return Regrouped(
+            global_step=position.global_step,
+            ranks=ranks,
+            news=list(self.world.news),
+            detected=self.world.detected,
+        )
+
+    def _started(self, ranks: list[RankInfo]) -> Started:
+        """Become rank 0 of a run that begins, or goes on from its newest checkpoint."""
+        self.journal.open()
+        resumed_from = None
+        if self.resume:
+            resumed_from = self._load_checkpoint()
+        elif any(isinstance(event, Step) for event in read(self.folder)):
+            resumed_from = 0  # all ranks were lost before there was a checkpoint
+        self.began = time.perf_counter() - self.position.seconds
+        return Started(
+            config=self.config.to_dict(),
+            ranks=ranks,
+            precision=self.precision,
+            parameters=sum(int(np.prod(v.shape)) for v in self.model.variables),
+            train_questions=len(self.inputs.train),
+            train_features=len(self.features.lengths),
+            dev_questions=len(self.inputs.dev),
+            total_steps=self.schedule.total_steps,
+            resumed_from=resumed_from,
+            versions={
+                name: version(name) for name in ("bertkit", "tensorflow", "horovod", "tokenizers")
+            },
+        )
+
+    def _elapsed(self) -> float:
+        """Seconds since the first step, time before a resume included."""
+        return time.perf_counter() - self.began
+
     # Steps -------------------------------------------------------------------------------------
 
     def _steps(self) -> Iterator[tuple[int, StepInput, float]]:
         """Step number, this rank's input, and how long the loop had to wait for it."""
+        if self._reason_to_stop():
+            return
+        if not self.speeds:
+            self.journal(Progress(stage="Compiling the first step"))
         numbers = range(self.position.global_step + 1, self.schedule.total_steps + 1)
         with ThreadPoolExecutor(1, thread_name_prefix="bertkit-input") as reader:
             coming: Future[StepInput] | None = None
@@ -233,7 +338,8 @@ class _Training:
                 f"lower learning_rate ({self.config.learning_rate:g}) or use precision float32"
             )
         self.speeds.append(batch.examples / seconds)
-        self.emit(
+        straggler, straggler_share = _straggler(outcome.rank_seconds, seconds)
+        self.journal(
             Step(
                 global_step=number,
                 epoch=number / self.plan.steps_per_epoch,
@@ -246,6 +352,8 @@ class _Training:
                 communication_seconds=outcome.communication_seconds,
                 input_seconds=waited,
                 padding_share=batch.padding_share,
+                straggler=straggler,
+                straggler_share=straggler_share,
             )
         )
         return outcome
@@ -255,10 +363,19 @@ class _Training:
 
     # Validation --------------------------------------------------------------------------------
 
+    def _validate_if_due(self) -> None:
+        """Validate every so many steps, and before training stops."""
+        step, every = self.position.global_step, self.config.evaluate_every
+        if self.position.evaluated_step == step and self.position.best_step:
+            return
+        if self._reason_to_stop() or (step and every and step % every == 0):
+            self._validate()
+
     def _validate(self) -> None:
         began = time.perf_counter()
         scores, _ = self.validation.score()
         best = scores.f1 > self.position.best_f1
+        self._move_on(evaluated_step=self.position.global_step, seconds=self._elapsed())
         if best:
             self._move_on(
                 best_f1=scores.f1,
@@ -266,7 +383,7 @@ class _Training:
                 best_step=self.position.global_step,
             )
             self._save_best_model()
-        self.emit(
+        self.journal(
             Evaluation(
                 global_step=self.position.global_step,
                 f1=scores.f1,
@@ -277,10 +394,12 @@ class _Training:
             )
         )
 
-    def _finish(self, stopped_by: str, seconds: float) -> None:
+    def _finish(self) -> None:
         """Score the best model on every validation question and write the result."""
         if self.position.best_step != self.position.global_step:
             self._load_best_model()
+        if self.unsaved_best is not None:  # the disk was full; by now there has to be room
+            checkpoints.save_best_model(self.folder, self.position.best_step, self._write_model)
         validation = self._validation_on(self.inputs.dev)
         scores, mine = validation.score(self._show_scoring)
         shares = self.world.gather({name: answer.text for name, answer in mine.items()})
@@ -288,11 +407,11 @@ class _Training:
             return
         answers = {name: text for share in shares for name, text in share.items()}
         _write_json(self.folder / PREDICTIONS_FILE, answers)
-        result = self._result(scores, stopped_by, seconds)
+        result = self._result(scores)
         _write_json(self.folder / RESULT_FILE, result.to_dict())
-        self.emit(Finished(result=result.to_dict()))
+        self.journal(Finished(result=result.to_dict()))
 
-    def _result(self, scores: Scores, stopped_by: str, seconds: float) -> Result:
+    def _result(self, scores: Scores) -> Result:
         return Result(
             f1=scores.f1,
             exact_match=scores.exact_match,
@@ -300,9 +419,9 @@ class _Training:
             validation_f1=self.position.best_f1,
             global_step=self.position.global_step,
             best_step=self.position.best_step,
-            stopped_by=stopped_by,
+            stopped_by=self.position.stopped_by,
             examples_per_second=statistics.median(self.speeds) if self.speeds else 0.0,
-            wall_seconds=seconds,
+            wall_seconds=self.position.seconds,
             model=self.config.model,
             data=self.config.data,
             ranks=self.world.size,
@@ -313,11 +432,11 @@ class _Training:
         return Validation(dataset, self.inputs.tokenizer, self.config, self.forward, self.world)
 
     def _show_scoring(self, done: int, total: int) -> None:
-        self.emit(Progress(stage="Scoring the best model", done=done, total=total))
+        self.journal(Progress(stage="Scoring the best model", done=done, total=total))
 
     # State -------------------------------------------------------------------------------------
 
-    def _move_on(self, **changes: float) -> None:
+    def _move_on(self, **changes: float | str) -> None:
         self.position = Position(**{**vars(self.position), **changes})
 
     def _state_variables(self) -> list[tf.Variable]:
@@ -329,14 +448,19 @@ class _Training:
         return [f"{prefix}{name}" for prefix in ("", "first/", "second/") for name in names]
 
     def _save_checkpoint(self) -> None:
+        self.saved_step = self.position.global_step
         if self.world.rank != 0:
             return
         began = time.perf_counter()
         arrays = checkpoints.named("", self._state_names(), self._state_variables())
-        path = checkpoints.save_checkpoint(
-            self.folder, self.position, arrays, self.config.keep_checkpoints
-        )
-        self.emit(
+        keep = self.config.keep_checkpoints
+        try:
+            with self.world.working("Writing a checkpoint"):
+                path = checkpoints.save_checkpoint(self.folder, self.position, arrays, keep)
+        except RunError as error:  # a full disk, most often: training need not end for it
+            self.journal(Notice(message=f"{error}; training goes on without this checkpoint"))
+            return
+        self.journal(
             Checkpoint(
                 global_step=self.position.global_step,
                 path=str(path.relative_to(self.folder)),
@@ -345,17 +469,26 @@ class _Training:
         )
 
     def _load_checkpoint(self) -> int:
-        """Load the newest checkpoint at rank 0; the broadcast that follows brings it to all."""
-        if self.world.rank == 0:
-            self.position, arrays = checkpoints.load_newest_checkpoint(self.folder)
-            for name, variable in zip(self._state_names(), self._state_variables(), strict=True):
-                variable.assign(arrays[name])
-        self.position = Position(**self.world.share(vars(self.position)))
-        return self.position.global_step
+        """Load the newest checkpoint; the broadcast that follows brings it to all ranks."""
+        position, arrays = checkpoints.load_newest_checkpoint(self.folder)
+        for name, variable in zip(self._state_names(), self._state_variables(), strict=True):
+            variable.assign(arrays[name])
+        self.position = replace(position, stopped_by="")
+        self.saved_step = position.global_step
+        return position.global_step
 
     def _save_best_model(self) -> None:
-        if self.world.rank == 0:
-            checkpoints.save_best_model(self.folder, self.position.global_step, self._write_model)
+        if self.world.rank != 0:
+            return
+        self.unsaved_best = None
+        try:
+            with self.world.working("Writing the best model"):
+                checkpoints.save_best_model(
+                    self.folder, self.position.global_step, self._write_model
+                )
+        except RunError as error:
+            self.unsaved_best = [variable.numpy() for variable in self.model.variables]
+            self.journal(Notice(message=f"{error}; the best model is kept in memory until then"))
 
     def _write_model(self, folder: Path) -> None:
         pretrained = self.inputs.pretrained
@@ -368,33 +501,31 @@ class _Training:
 
     def _load_best_model(self) -> None:
         if self.world.rank == 0:
-            best = load_pretrained(str(self.folder / MODEL_FOLDER)).tensors
-            for name, variable in zip(self.model.variable_names, self.model.variables, strict=True):
-                variable.assign(best[name])
+            best = self.unsaved_best or self._read_best_model()
+            for variable, value in zip(self.model.variables, best, strict=True):
+                variable.assign(value)
+        self.has_state = self.world.rank == 0  # until all of the broadcast is there
         self.world.broadcast(self.model.variables)
+        self.has_state = True
 
-    def _started(self) -> Started:
-        here = RankInfo(
-            rank=self.world.rank,
-            host=platform.node(),
-            pid=os.getpid(),
-            cores=len(os.sched_getaffinity(0)),
-        )
-        ranks = self.world.gather(vars(here)) or []
-        return Started(
-            config=self.config.to_dict(),
-            ranks=[RankInfo(**rank) for rank in ranks],
-            precision=self.precision,
-            parameters=sum(int(np.prod(v.shape)) for v in self.model.variables),
-            train_questions=len(self.inputs.train),
-            train_features=len(self.features.lengths),
-            dev_questions=len(self.inputs.dev),
-            total_steps=self.schedule.total_steps,
-            resumed_from=self.resumed_from,
-            versions={
-                name: version(name) for name in ("bertkit", "tensorflow", "horovod", "tokenizers")
-            },
-        )
+    def _read_best_model(self) -> list[NDArray[np.float32]]:
+        with self.world.working("Reading the best model"):
+            tensors = load_pretrained(str(self.folder / MODEL_FOLDER)).tensors
+        return [tensors[name] for name in self.model.variable_names]
+
+
+def _straggler(rank_seconds: list[float], seconds: float) -> tuple[int | None, float]:
+    """The rank that computed longest, and the share of a step that the others waited for it.
+
+    Example:
+        >>> _straggler([1.0, 2.0, 1.0], 4.0)
+        (1, 0.25)
+    """
+    if len(rank_seconds) < 2:
+        return None, 0.0
+    slowest = max(rank_seconds)
+    waited = (slowest * len(rank_seconds) - sum(rank_seconds)) / (len(rank_seconds) - 1)
+    return rank_seconds.index(slowest), min(1.0, waited / seconds)
 
 
 def _plan(made: Features, config: Config, ranks: int) -> BatchPlan:
@@ -410,16 +541,6 @@ def _plan(made: Features, config: Config, ranks: int) -> BatchPlan:
     )
 
 
-@contextlib.contextmanager
-def _events_of(folder: Path, world: World) -> Iterator[Emit]:
-    """Rank 0 writes the run's events; the other ranks' go nowhere."""
-    if world.rank != 0:
-        yield silent
-        return
-    with EventLog(folder) as log:
-        yield log
-
-
 def _failure(error: BaseException, world: World) -> Failed:
     if isinstance(error, BertkitError):
         message = str(error)
@@ -432,7 +553,7 @@ def _failure(error: BaseException, world: World) -> Failed:
     return Failed(
         message=message,
         rank=world.rank,
-        host=platform.node(),
+        host=world.host,
         details="".join(traceback.format_exception(error)),
     )
 

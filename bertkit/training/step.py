@@ -53,17 +53,24 @@ class StepOutcome:
         loss: Mean loss of the global batch.
         gradient_norm: Global norm before clipping.
         stop: Whether any rank asked to stop.
+        meet: Whether any rank has heard that the ranks should meet.
+        rank_seconds: Time that each rank computed before the sum over ranks, ``[ranks]``.
         communication_seconds: Time this rank spent in the sum over ranks.
     """
 
     loss: float
     gradient_norm: float
     stop: bool
+    meet: bool
+    rank_seconds: list[float]
     communication_seconds: float
 
 
 class TrainingStep:
     """Computes and applies steps of one model.
+
+    Attributes:
+        world: The ranks; others may take their place between two steps.
 
     Args:
         model: The model; its variables change in place.
@@ -88,7 +95,7 @@ class TrainingStep:
     ) -> None:
         self._model = model
         self._optimizer = optimizer
-        self._world = world
+        self.world = world
         self._precision = precision
         self._dropout = dropout
         self._seed = seed
@@ -109,14 +116,20 @@ class TrainingStep:
             stop: Whether this rank wants everybody to stop after this step; asked as late as
                 possible, just before the ranks speak with each other.
         """
-        value, gradients = self.gradients(batch, step)
         began = time.perf_counter()
-        *gradients, totals = self._sum([*gradients, tf.stack([value, float(stop())])])
-        mean_loss, stops = totals.numpy()
-        communication = time.perf_counter() - began
+        value, gradients = self.gradients(batch, step)
+        computed = time.perf_counter()
+        rank_seconds = np.zeros(self.world.size, np.float32)
+        rank_seconds[self.world.rank] = computed - began
+        words = [value, float(stop()), float(self.world.should_meet), *rank_seconds]
+        *gradients, totals = self._sum([*gradients, tf.stack(words)])
+        mean_loss, stops, meets, *rank_seconds = totals.numpy().tolist()
+        communication = time.perf_counter() - computed
         gradients = self._spread_rows(gradients, batch.rows)
         norm = self._optimizer.update(gradients, learning_rate=learning_rate, step=step)
-        return StepOutcome(float(mean_loss), float(norm), bool(stops > 0), communication)
+        return StepOutcome(
+            mean_loss, float(norm), stops > 0, meets > 0, rank_seconds, communication
+        )
 
     def gradients(self, batch: StepInput, step: int) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradients of this rank's share, summed over its micro-batches.
@@ -132,7 +145,7 @@ class TrainingStep:
         value: Tensor = tf.constant(0.0)
         total: list[Tensor] | None = None
         for number, arrays in enumerate(batch.micro_batches):
-            seed = _dropout_seed(self._seed, step, self._world.rank, number)
+            seed = _dropout_seed(self._seed, step, self.world.rank, number)
             part, gradients = self._gradients(
                 arrays.input_ids, arrays.segment_ids, arrays.lengths, arrays.start_positions,
                 arrays.end_positions, arrays.weights, seed, rows,
@@ -166,7 +179,7 @@ class TrainingStep:
         return value, [tf.cast(gradient, tf.float32) for gradient in gradients]
 
     def _sum_over_ranks(self, tensors: list[Tensor]) -> list[Tensor]:
-        return self._world.sum_tensors(tensors, compression=self._compression)
+        return self.world.sum_tensors(tensors, compression=self._compression)
 
     def _spread_rows(self, gradients: list[Tensor], rows: NDArray[np.int32]) -> list[Tensor]:
         """Put the word embeddings' rows where the optimizer's moments are: Adam moves them all."""

@@ -2,13 +2,17 @@
 
 Training is handed a `World` and never asks how its ranks were started: alone in this process
 (`SingleWorld`), or as Horovod's ranks (`HorovodWorld`) in ipyparallel engines or under
-``horovodrun``. Every method is collective: all ranks call it, in the same order.
+``horovodrun``. What moves values between ranks is collective: all ranks call it, in the same order.
+Ranks may come and go where someone gathers them anew: when a collective fails because a rank was
+lost, or while one waits to be taken in, those that are there `meet` and train on in a new world.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -25,16 +29,54 @@ COMPRESSIONS = ("none", "float16")
 BROADCAST_BYTES = 64 * 2**20  # one message: large enough for full bandwidth, small enough to copy
 
 
+def _nothing() -> None:
+    pass
+
+
 class World(Protocol):
     """The ranks of one run.
 
     Attributes:
         rank: Number of this rank, from 0.
         size: Number of ranks.
+        host: Name of this rank's machine, as whoever started it calls it.
+        news: What has happened to ranks before this world came together, a sentence each.
+        detected: When that was noticed, in seconds since 1970.
     """
 
     rank: int
     size: int
+    host: str
+    news: Sequence[str]
+    detected: float
+
+    def meet(
+        self, global_step: int | None = None, *, when_alone: Callable[[], object] = _nothing
+    ) -> World:
+        """Come together: first when all is prepared, then each time ranks are lost or wait.
+
+        Args:
+            global_step: The step this rank's weights are from; ``None`` if it has none of the
+                run's. Rank 0 of the new world has the newest.
+            when_alone: Called when nobody answers for a while: this rank may have been cut off
+                from others that go on, and must not hold what they need.
+
+        Returns:
+            The world to go on in; this one is over.
+
+        Raises:
+            TrainingError: If nobody can gather the ranks anew.
+        """
+        ...
+
+    @property
+    def should_meet(self) -> bool:
+        """Whether this rank has heard that the ranks should `meet` after the current step."""
+        ...
+
+    def working(self, stage: str) -> AbstractContextManager[object]:
+        """Say what this rank does by itself, for as long as the others may have to wait for it."""
+        ...
 
     def sum_tensors(self, tensors: Sequence[Tensor], *, compression: str = "none") -> list[Tensor]:
         """Add up tensors over all ranks, position by position; for use inside ``tf.function``.
@@ -83,6 +125,9 @@ class World(Protocol):
 class SingleWorld:
     """The world of one rank.
 
+    Args:
+        host: What this machine is called; by default its own name.
+
     Example:
         >>> world = SingleWorld()
         >>> world.gather({"rank": world.rank})
@@ -91,6 +136,29 @@ class SingleWorld:
 
     rank: int = 0
     size: int = 1
+    news: Sequence[str] = ()
+    detected: float = 0.0
+
+    def __init__(self, host: str | None = None) -> None:
+        self.host = host or platform.node()
+
+    def meet(
+        self,
+        global_step: int | None = None,  # noqa: ARG002
+        *,
+        when_alone: Callable[[], object] = _nothing,  # noqa: ARG002
+    ) -> World:
+        """See `World`."""
+        return self
+
+    @property
+    def should_meet(self) -> bool:
+        """See `World`."""
+        return False
+
+    def working(self, stage: str) -> AbstractContextManager[object]:  # noqa: ARG002
+        """See `World`."""
+        return nullcontext()
 
     def sum_tensors(self, tensors: Sequence[Tensor], *, compression: str = "none") -> list[Tensor]:
         """See `World`."""
@@ -123,11 +191,15 @@ class HorovodWorld:
     """The world of Horovod's ranks.
 
     Horovod must have been initialised in this process (``hvd.init()``); whoever did so also
-    shuts it down.
+    shuts it down. These ranks stay together: when one is lost, training ends.
 
     Raises:
         TrainingError: If Horovod is not initialised.
     """
+
+    host: str = platform.node()
+    news: Sequence[str] = ()
+    detected: float = 0.0
 
     def __init__(self) -> None:
         # Imported here: it needs TensorFlow's libraries and a built extension, one rank does not.
@@ -140,6 +212,31 @@ class HorovodWorld:
         self._hvd = hvd
         self.rank: int = hvd.rank()
         self.size: int = hvd.size()
+        self._has_met = False
+
+    def meet(
+        self,
+        global_step: int | None = None,  # noqa: ARG002
+        *,
+        when_alone: Callable[[], object] = _nothing,  # noqa: ARG002
+    ) -> World:
+        """See `World`."""
+        if self._has_met:
+            raise TrainingError(
+                "another rank went away and these ranks were started to stay together; "
+                "resume the run to go on from its newest checkpoint"
+            )
+        self._has_met = True
+        return self
+
+    @property
+    def should_meet(self) -> bool:
+        """See `World`."""
+        return False
+
+    def working(self, stage: str) -> AbstractContextManager[object]:  # noqa: ARG002
+        """See `World`."""
+        return nullcontext()
 
     def sum_tensors(self, tensors: Sequence[Tensor], *, compression: str = "none") -> list[Tensor]:
         """See `World`."""

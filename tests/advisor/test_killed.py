@@ -11,6 +11,8 @@ import random
 import signal
 import time
 
+import pytest
+
 from bertkit.advisor.experiment import Experiment
 from bertkit.advisor.store import MOST_ATTEMPTS
 from bertkit.advisor.trial import CurvePoint, State
@@ -87,3 +89,29 @@ def look(path, id):
     """All trials as a second notebook sees them, without putting anything back."""
     with Experiment(path, id) as experiment:
         return experiment.trials
+
+
+def test_ctrl_c_at_any_moment_gives_the_trial_back(store_path):
+    """Also between the asking and the running, and while its end is written down."""
+
+    def train(trial, report):
+        report(CurvePoint(1, 1.0, 1.0))
+        return objective(trial)
+
+    moments = random.Random(3)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with Experiment.create(
+            store_path, "interrupted", space=SPACE, sampler="random", pruning="off",
+            observation_budget=10**6,
+        ) as experiment:  # fmt: skip
+            for _ in range(40):
+                signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.005, 0.1))
+                with pytest.raises(KeyboardInterrupt):
+                    experiment.run(train)
+                states = {trial.state for trial in experiment.trials}
+                assert states <= {State.FINISHED, State.WAITING}
+            assert experiment.finished, "every interrupt came before the first end"
+            assert all(trial.attempts == 1 for trial in experiment.finished)
+    finally:
+        signal.signal(signal.SIGALRM, before)

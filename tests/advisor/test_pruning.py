@@ -83,6 +83,33 @@ def test_a_trial_behind_the_fastest_good_one_cannot_win_any_more(word):
     assert pruner(word).verdict(late, good, SCORE) is None
 
 
+@pytest.mark.parametrize("word", ["median", "halving"])
+def test_a_late_riser_is_left_its_time(word):
+    """A small learning rate or a long warm-up: far behind at first, the winner in the end."""
+    rule = pruner(word)
+    others = [finished(i, [10.0, 30, 50, 60, 66, 72, 77, 81, 84, 86]) for i in range(6)]
+    rises = [2.0, 4, 6, 61, 67, 80, 86]
+    for count in range(1, len(rises) + 1):
+        assert rule.verdict(curve(*rises[:count]), others, GOALS) is None
+    stays = [2.0, 4, 6, 20, 40]  # whereas this one is still behind at half of the time
+    assert any(rule.verdict(curve(*stays[:n]), others, GOALS) for n in range(1, 6))
+
+
+@pytest.mark.parametrize("word", ["median", "halving"])
+def test_those_that_were_stopped_count_where_they_came_as_far(word):
+    """Else each trial that is stopped would make it harder for the next."""
+    rule, good = pruner(word), [finished(i, [60.0, 70, 80, 86]) for i in range(4)]
+    stopped = [finished(i, [9.0, 19, 29], state=State.PRUNED) for i in range(4, 9)]
+    assert rule.verdict(curve(40.0, 50.0), good, GOALS) is not None
+    assert rule.verdict(curve(40.0, 50.0), [*good, *stopped], GOALS) is None
+
+
+def test_who_is_behind_one_good_trial_is_stopped_though_there_are_few():
+    good = finished(1, [86.0])
+    assert pruner("median").verdict(curve(90.0, 91.0), [good], GOALS) is not None
+    assert pruner("halving").verdict(curve(90.0, 91.0), [good], GOALS) is not None
+
+
 def test_halving_looks_at_rungs_only():
     rule = HalvingPruner(factor=3.0, first=0.25)  # rungs at 10, 30 and 90 s
     assert rule.verdict(curve(1.0), OTHERS, SCORE) is not None

@@ -15,9 +15,10 @@ from bertkit.advisor.conf import advise
 from bertkit.advisor.hydro_model import HydroModel
 from bertkit.advisor.published_settings import KEYS, WITHOUT_MEANING, around, read_settings
 from bertkit.advisor.registered import read_registration
-from bertkit.advisor.sda import SDA
+from bertkit.advisor.sda import SDA, _clusters_for
 from bertkit.advisor.store import Store
 from bertkit.advisor.trial import Origin, State, Trial
+from bertkit.cluster.host_engines import HostEngines
 from bertkit.config import Config
 from bertkit.errors import AdvisorError, ConfigError
 
@@ -282,6 +283,28 @@ class TestSettings:
         launch = read_settings("BERT", {"data_path": str(tmp_path), "model": "minilm"})
         assert launch.config.model == "minilm"
 
+    @pytest.mark.parametrize(
+        ("settings", "ranks", "hosts"),
+        [
+            ({}, 1, {}),
+            ({"mpi_num_processes": 2}, 2, {}),
+            ({"hosts": ["localhost", "127.0.0.1"], "ppn": 2}, 4, {}),
+            ({"hosts": "node1", "ppn": 2}, 2, {"node1": 2}),
+            ({"hosts": ["node1", "me@node2"], "ppn": 2}, 4, {"node1": 2, "me@node2": 2}),
+            ({"hosts": ["node1", "node2"], "mpi_num_processes": 4}, 4, {"node1": 2, "node2": 2}),
+        ],
+    )
+    def test_ranks_and_their_hosts(self, settings, ranks, hosts):
+        launch = read_settings("BERT", settings)
+        assert (launch.ranks, launch.hosts) == (ranks, hosts)
+
+    def test_hosts_get_their_engines(self):
+        """The cluster of a launch, not started: its engines are asked for on the named hosts."""
+        launch = read_settings("BERT", {"hosts": ["node1", "node2"], "ppn": 2})
+        (cluster,) = _clusters_for(launch)
+        assert cluster.n == 4
+        assert isinstance(cluster._source, HostEngines)
+
     def test_files_elsewhere(self, tmp_path):
         (tmp_path / "mine.json").touch()
         launch = read_settings("BERT", {
@@ -304,7 +327,16 @@ class TestSettings:
             ({"training_time_threshold": True}, "training_time_threshold is True"),
             ({"mpi_num_processes": 1.5}, "mpi_num_processes is 1.5"),
             ({"ppn": 2, "mpi_num_processes": 1}, "mpi_num_processes is 1, but ppn 2"),
-            ({"hosts": ["10.1.2.213"]}, "hosts: '10.1.2.213' is another machine"),
+            ({"hosts": ["a", "b"], "mpi_num_processes": 3}, "ppn 1 on 2 hosts makes 2"),
+            ({"hosts": ["a"], "parallel_bandwidth": 2}, "hosts are named, which each trial uses"),
+            (
+                {"parallel_bandwidth": 2, "parameters": [{"name": "ranks", "grid": [1, 2]}]},
+                "parallel_bandwidth: the number of ranks is searched",
+            ),
+            (
+                {"hosts": ["a"], "parameters": [{"name": "ranks", "grid": [1, 2]}]},
+                "hosts: the number of ranks is searched",
+            ),
         ],
     )
     def test_what_cannot_be_used_is_refused_by_its_key(self, settings, words):

@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.advisor.make_table import EPOCHS, GRID, TRAIN, VALIDATIONS, cells, read_table
-from benchmarks.advisor.replay_pruning import REPLAYS, RULES, compare, whole_trainings
-from bertkit.advisor.proposing import RandomSampler
+from benchmarks.advisor.replay_pruning import (
+    REPLAYS,
+    RULES,
+    SEEDS,
+    compare,
+    sequence,
+    whole_trainings,
+)
+from bertkit.advisor.proposing import ParEgo, RandomSampler
+from bertkit.advisor.pruning import pruner
 
 RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "replay_pruning.json"
 
@@ -34,9 +42,20 @@ def test_rows_are_what_their_curves_say():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_early_stopping_saves_time_and_keeps_the_winner(rule):
-    found = compare(RandomSampler(), rule, whole_trainings())
-    assert found["same_winner"] >= 18
-    assert found["saved_median"] >= 0.4
-    committed = json.loads(RESULT.read_text())["replays"][f"random search, {rule}"]
-    assert found == committed
-    assert len(found["saved"]) == REPLAYS
+    known, committed = whole_trainings(), json.loads(RESULT.read_text())["replays"]
+    sequences = [sequence(RandomSampler(), known, seed) for seed in range(REPLAYS)]
+    assert compare(sequences, pruner(rule)) == committed[f"random search, {rule}"]
+    # The advisor's own sequences take minutes to propose; the command has replayed them.
+    for sampler in ("random search", "bertkit"):
+        for part in SEEDS:
+            found = committed[f"{sampler}, {rule}{part}"]
+            assert found["replays"] == len(found["saved"]) == REPLAYS
+            assert found["same_winner"] >= 18
+            assert found["saved_median"] >= 0.4
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_one_sequence_of_the_advisors_own_is_replayed_as_committed(rule):
+    known, committed = whole_trainings(), json.loads(RESULT.read_text())["replays"]
+    found = compare([sequence(ParEgo(), known, 0)], pruner(rule))
+    assert found["saved"][0] == committed[f"bertkit, {rule}"]["saved"][0]

@@ -88,6 +88,14 @@ def leave_running():
     os._exit(0)
 
 
+def train_and_wait_to_be_killed(settings):
+    ranks = Cluster(n=2, cores_per_engine=1, keep_alive=True, timeout=300).start()
+    run = ranks.train(Config(**json.loads(settings)))
+    for event in run.events():
+        if isinstance(event, Step) and event.global_step == 3:
+            say(profile=ranks.profile, folder=str(run.folder))
+
+
 def train_attached(profile):
     with cluster(profile=profile) as ranks:
         result = ranks.train(config(steps=3)).wait(200)

@@ -17,7 +17,7 @@ from bertkit.run import RESULT_FILE, STOP_FILE, Result, Run
 
 def train(folder, world, *, resume=False):
     """Descend on a quadratic, each rank with its share; the config says with what trouble."""
-    folder = Path(folder)
+    folder, world = Path(folder), world.meet()
     how = json.loads(Run(folder).config.train_file or "{}")
     if how.get("do") == "collectives":
         _use_collectives(folder, world)

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bertkit.events import Stopped, read
+from bertkit.cluster import Cluster
+from bertkit.events import Regrouped, Step, Stopped, read
 
 HERE = Path(__file__).parent
 MARK = "BERTKIT_TEST_MARK"
@@ -164,3 +165,37 @@ def test_engines_kept_alive_serve_a_client_that_attaches(client):
     code, errors = client.end()
     assert code == 0, errors
     client.check_nothing_is_left()
+
+
+@pytest.mark.usefixtures("cache_of_our_own")
+def test_a_run_outlives_its_client_and_another_one_takes_over(client, tiny_config):
+    config = tiny_config.replace(
+        output=str(client.output), target_f1=100.1, num_epochs=1000, evaluate_every=0
+    )
+    client.start("train_and_wait_to_be_killed", json.dumps(config.to_dict()))
+    said = client.hear()
+    client.process.kill()
+    client.end()
+
+    cluster = Cluster(profile=said["profile"], timeout=300).start()
+    run = cluster.run
+    assert str(run.folder) == str(Path(said["folder"]).resolve())
+    assert cluster.state == "training"
+    going_on_since = run.history()[-1].global_step
+    lost = cluster.engines[1].pid
+    regrouped = None
+    for event in run.events():
+        if regrouped is None and getattr(event, "global_step", 0) > going_on_since and lost:
+            os.kill(lost, signal.SIGKILL)  # whoever has taken over sees to it that the run goes on
+            lost = 0
+        if isinstance(event, Regrouped):
+            regrouped = event
+            run.stop()
+    result = run.wait(START_SECONDS)
+    assert len(regrouped.ranks) == 1
+    assert "rank 1 on" in regrouped.news[0]
+    assert result.stopped_by == "user"
+    steps = [event.global_step for event in run.history() if isinstance(event, Step)]
+    assert steps == list(range(1, result.global_step + 1))
+    cluster.shut_down()
+    client.check_nothing_is_left(seconds=30)

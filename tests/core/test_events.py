@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -24,6 +25,7 @@ from bertkit.events import (
     Finished,
     Notice,
     RankInfo,
+    Regrouped,
     Started,
     Step,
     Stopped,
@@ -36,6 +38,7 @@ PLAIN = {
     "bool": st.booleans(),
     "int | None": st.one_of(st.none(), st.integers(0, 9)),
     "str | None": st.one_of(st.none(), st.text()),
+    "list[str]": st.lists(st.text()),
     "dict[str, Any]": st.dictionaries(st.text(), st.integers()),
     "dict[str, str]": st.dictionaries(st.text(), st.text()),
     "list[RankInfo]": st.lists(
@@ -94,6 +97,35 @@ def test_a_resume_makes_later_steps_void(tmp_path):
     kept = [e.global_step for e in events.read(tmp_path) if isinstance(e, Step)]
     assert kept == [1, 2, 3]
     assert not any(isinstance(e, Finished | Evaluation) for e in events.read(tmp_path))
+
+
+def test_ranks_that_met_anew_make_later_steps_void(tmp_path):
+    regrouped = Regrouped(global_step=1, ranks=[], news=["rank 1 went"], detected=1.0)
+    with EventLog(tmp_path) as log:
+        for event in (started(), step(1), step(2), Failed(message="cut off"), regrouped, step(2)):
+            log(event)
+    kept = events.read(tmp_path)
+    assert [e.global_step for e in kept if isinstance(e, Step)] == [1, 2]
+    assert not any(isinstance(e, Failed) for e in kept)
+    assert regrouped in kept
+
+
+def test_events_wait_for_room_on_a_full_disk(small_disk):
+    with EventLog(small_disk) as log:
+        log(step(1))
+        ballast = small_disk / "ballast"
+        with contextlib.suppress(OSError), ballast.open("wb") as file:
+            while True:
+                file.write(bytes(512))
+                file.flush()
+        for number in range(2, 40):
+            log(step(number))
+        kept = [e.global_step for e in events.read(small_disk) if isinstance(e, Step)]
+        assert len(kept) < 39  # the disk really was full
+        ballast.unlink()
+        log(step(40))
+    kept = [e.global_step for e in events.read(small_disk) if isinstance(e, Step)]
+    assert kept == list(range(1, 41))
 
 
 def test_one_writer_at_a_time(tmp_path):

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets
 import psutil
 
+from bertkit.cluster.hosts import Host, read_hosts
 from bertkit.errors import BertkitError, ClusterError
 from bertkit_widgets import style
 from bertkit_widgets.background import Background
+from bertkit_widgets.checked_field import CheckedField
 from bertkit_widgets.periodic import Periodic
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class EnginesPanel:
     def problem(self) -> str | None:
         """What is wrong with the fields."""
         try:
+            self._hosts.value  # noqa: B018 - raises if it means nothing
             _number("Engines", self._count.value, 1, MOST_ENGINES)
             if self._cores.value.strip():
                 _number("Cores per engine", self._cores.value, 1, 1024)
@@ -76,10 +79,12 @@ class EnginesPanel:
         """Number of engines that are or will be started.
 
         Raises:
-            ClusterError: If the field holds no such number.
+            ClusterError: If the fields hold no such number.
         """
         if self.cluster is not None:
             return self.cluster.n
+        if hosts := self._hosts.value:
+            return sum(host.engines for host in hosts)
         return _number("Engines", self._count.value, 1, MOST_ENGINES)
 
     def start(self) -> Cluster:
@@ -92,8 +97,10 @@ class EnginesPanel:
             from bertkit.cluster import Cluster
 
             cores = self._cores.value.strip()
+            hosts = self._hosts.value
             self.cluster = Cluster(
                 n=_number("Engines", self._count.value, 1, MOST_ENGINES),
+                hosts={host.location: host.engines for host in hosts} or None,
                 cores_per_engine=_number("Cores per engine", cores, 1, 1024) if cores else None,
                 profile=self._profile.value.strip() or None,
                 report=lambda line: self._say(style.status("wait", line)),
@@ -125,12 +132,20 @@ class EnginesPanel:
             value="", description="Cores per engine", placeholder="an equal share",
             tooltip="Cores that each engine computes with; empty shares them equally",
         )  # fmt: skip
+        self._hosts = CheckedField(
+            ipywidgets.Text(
+                value="", description="Hosts", placeholder="this machine",
+                tooltip="Start engines over ssh on these hosts; empty starts them here",
+            ),
+            _read_hosts, "hosts", hint="Such as node1:2, node2:2; empty is this machine.",
+            on_change=self._show_problem,
+        )  # fmt: skip
         self._profile = ipywidgets.Text(
             value="", description="IPython profile", placeholder="start engines here",
             tooltip="Profile of a running ipyparallel cluster to attach to; empty starts engines",
         )  # fmt: skip
         self._start_button = style.button(
-            "Start engines", "Start them on this machine, or attach to those of the profile",
+            "Start engines", "Start them here or on the hosts, or attach to those of the profile",
             "start-engines", icon="power-off",
         )  # fmt: skip
         self._stop_button = style.button(
@@ -148,6 +163,7 @@ class EnginesPanel:
             style.tagged(ipywidgets.VBox([text]), "bk-field")
             for text in (self._count, self._cores, self._profile)
         ]
+        fields.insert(2, self._hosts.widget)
         for text in (self._count, self._cores, self._profile):
             text.layout.width = "100%"
         columns = "repeat(auto-fill, minmax(15em, 1fr))"
@@ -164,14 +180,19 @@ class EnginesPanel:
 
     def _show_problem(self) -> None:
         message = self.problem
+        self._count.disabled = self.state not in ("stopped", "failed") or self._has_hosts
         self._problem.value = (
             f'<span class="bk-error" role="alert">✖ {style.escape(message)}</span>'
-            if message
+            if message and not self._hosts.problem
             else ""
         )
         self._start_button.disabled = bool(message)
         if self._on_change:
             self._on_change()
+
+    @property
+    def _has_hosts(self) -> bool:
+        return bool(self._hosts.input.value.strip())  # they say how many engines there are
 
     def _try_start(self) -> None:
         try:
@@ -204,8 +225,9 @@ class EnginesPanel:
         stopped = state in ("stopped", "failed")
         self._start_button.disabled = not stopped or bool(self.problem)
         self._stop_button.disabled = stopped
-        for text in (self._count, self._cores, self._profile):
+        for text in (self._count, self._cores, self._hosts.input, self._profile):
             text.disabled = not stopped
+        self._count.disabled = not stopped or self._has_hosts
         if state != self._last_state:
             self._last_state = state
             if self._on_change:
@@ -277,6 +299,10 @@ def _state_words(state: str, wanted: int, engines: list[str]) -> str:
     if state == "idle":
         return style.status("good", "Ready.", f"{len(engines)} engines wait for a run.")
     return _STOPPED
+
+
+def _read_hosts(text: str) -> list[Host]:
+    return read_hosts(text) if text.strip() else []
 
 
 def _number(name: str, text: str, low: int, high: int) -> int:
