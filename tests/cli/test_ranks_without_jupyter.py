@@ -27,7 +27,11 @@ def test_horovodrun_trains_two_ranks(tiny_config, tmp_path):
     wanted = tiny_config.replace(output=str(tmp_path / "runs"), target_f1=80.0)
     config.write_text(json.dumps(wanted.to_dict()))
     done = subprocess.run(
-        [HOROVODRUN, "-np", "2", sys.executable, "-m", "bertkit.train", "--config", str(config)],
+        [
+            # Horovod's own 30 seconds are few for two ranks that load TensorFlow on a busy machine.
+            *(HOROVODRUN, "-np", "2", "--gloo-timeout-seconds", "300", "--start-timeout", "300"),
+            *(sys.executable, "-m", "bertkit.train", "--config", str(config)),
+        ],
         capture_output=True, text=True, timeout=SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
