@@ -30,7 +30,6 @@ from bertkit.errors import BertkitError, RunError, TrainingError
 from bertkit.events import (
     Checkpoint,
     Evaluation,
-    Event,
     Failed,
     Finished,
     Notice,
@@ -240,9 +239,8 @@ class _Training:
             cores=len(os.sched_getaffinity(0)),
         )
         ranks = [RankInfo(**rank) for rank in world.gather(vars(here)) or []]
-        opening: Event | None = None
         if world.rank == 0:
-            opening = self._regrouped(ranks) if self.has_state else self._started(ranks)
+            self.journal(self._regrouped(ranks) if self.has_state else self._started(ranks))
             self.has_state = True
         else:
             self.journal.close()  # it may have been rank 0 before
@@ -252,8 +250,6 @@ class _Training:
         self.position, self.has_state = Position(**told["position"]), True
         if world.rank != 0:
             self.began = time.perf_counter() - told["elapsed"]
-        if opening is not None:
-            self.journal(opening)
 
     def _regrouped(self, ranks: list[RankInfo]) -> Regrouped:
         """Become rank 0, or stay it, with the state that was reached."""
