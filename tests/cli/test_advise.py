@@ -104,9 +104,10 @@ def test_after_ctrl_c_it_says_how_to_go_on_and_goes_on(conf, tmp_path):
             assert line, said
             said += line
         os.kill(process.pid, signal.SIGINT)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=200)[1]
     finally:
         process.kill()
+        process.wait(10)
     assert process.returncode == 130
     assert said.splitlines()[-1] == (
         "bertkit: interrupted; 'bertkit advise --conf own.conf --resume 1' goes on"
