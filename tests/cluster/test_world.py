@@ -92,9 +92,13 @@ def test_a_process_that_is_no_rank_is_told_so():
         HorovodWorld()
 
 
-def test_only_horovods_word_counts_as_the_loss_of_a_rank():
+def test_only_horovods_and_gloos_words_count_as_the_loss_of_a_rank():
     lost = tf.errors.UnknownError(None, None, "Horovod has been shut down. This was caused by")
     assert is_loss_of_a_rank(lost)
+    in_the_middle = (
+        "[/build/third_party/gloo/gloo/transport/tcp/pair.cc:589] Read error: reset by peer"
+    )
+    assert is_loss_of_a_rank(tf.errors.UnknownError(None, None, in_the_middle))
     consequence = ValueError("while cleaning up")
     consequence.__cause__ = lost
     assert is_loss_of_a_rank(consequence)
