@@ -302,7 +302,7 @@ class HorovodWorld:
         return bytes(everyones).decode().splitlines()
 
 
-# Of a rank that went away in the middle of a sum Gloo tells itself; later sums find Horovod shut down.
+# Gloo tells of a rank that went away in the middle of a sum; later ones find Horovod shut down.
 _LOSS = ("Horovod has been shut down", "gloo/transport/")
 
 
