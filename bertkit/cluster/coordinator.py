@@ -187,7 +187,8 @@ class Coordinator:
             there = [member for member in self._alive() if member.meeting]
             bring_state = [member for member in there if member.global_step is not None]
             preparing = [m for m in self._alive() if not m.generation and not m.meeting]
-            if not there or self._training() or (preparing and not bring_state):
+            waits_for_others = self._training() or (preparing and not bring_state)
+            if not there or self._over or waits_for_others:
                 return False
             self._begin(self._in_order(there))
             return True
@@ -275,6 +276,8 @@ class Coordinator:
                 return self._meet(member, said)
             if said["call"] == "report":
                 member.report, member.gone = said["report"], "has done its part"
+                if member.report is not None and member.report["outcome"] == "finished":
+                    self._over = "the run is finished"  # whoever comes now would begin it anew
                 return {}
             trains = member.generation > 0 and not member.meeting
             return {"meet": trains and any(each.meeting for each in self._alive())}

@@ -137,6 +137,19 @@ def test_who_is_lost_may_not_come_back(coordinator):
     assert meet(coordinator, 0, 1, 5) == {"over": "a rank failed"}
 
 
+def test_who_comes_when_the_run_is_finished_does_not_begin_it_anew(coordinator):
+    expect(coordinator, e0="a", e1="a")
+    gather(coordinator, 0, e0=None, e1=None)
+    coordinator.lose(1, "engine 1 was killed")
+    gather(coordinator, 1, e0=7)
+    expect(coordinator, e2="a")
+    assert meet(coordinator, 2) == {}
+    assert say(coordinator, 0, "report", 2, report={"outcome": "finished"}) == {}
+    assert not coordinator.form()
+    assert meet(coordinator, 2) == {"over": "the run is finished"}
+    assert coordinator.report(0) == {"outcome": "finished"}
+
+
 def test_strangers_are_refused(coordinator, tmp_path):
     expect(coordinator, e0="a")
     assert say(coordinator, 0, "beat", token="guessed") == 403
