@@ -239,8 +239,11 @@ class _Training:
             cores=len(os.sched_getaffinity(0)),
         )
         ranks = [RankInfo(**rank) for rank in world.gather(vars(here)) or []]
-        if world.rank == 0:
-            self.journal(self._regrouped(ranks) if self.has_state else self._started(ranks))
+        regrouped: Regrouped | None = None
+        if world.rank == 0 and self.has_state:
+            regrouped = self._regrouped(ranks)
+        elif world.rank == 0:
+            self.journal(self._started(ranks))
             self.has_state = True
         else:
             self.journal.close()  # it may have been rank 0 before
@@ -250,6 +253,8 @@ class _Training:
         self.position, self.has_state = Position(**told["position"]), True
         if world.rank != 0:
             self.began = time.perf_counter() - told["elapsed"]
+        if regrouped is not None:
+            self.journal(regrouped)
 
     def _regrouped(self, ranks: list[RankInfo]) -> Regrouped:
         """Become rank 0, or stay it, with the state that was reached."""
@@ -268,10 +273,11 @@ class _Training:
         """Become rank 0 of a run that begins, or goes on from its newest checkpoint."""
         self.journal.open()
         resumed_from = None
-        if self.resume:
+        has_begun = any(isinstance(event, Step) for event in read(self.folder))
+        if self.resume or (has_begun and checkpoints.checkpoints(self.folder)):
             resumed_from = self._load_checkpoint()
-        elif any(isinstance(event, Step) for event in read(self.folder)):
-            resumed_from = 0  # all ranks were lost before there was a checkpoint
+        elif has_begun:
+            resumed_from = 0  # whoever had a state was lost before there was a checkpoint
         self.began = time.perf_counter() - self.position.seconds
         return Started(
             config=self.config.to_dict(),
