@@ -81,7 +81,7 @@ def test_a_run_that_goes_on_is_followed_to_its_end(writer):
 
     until(look)
     assert not panel._stop_button.disabled
-    result = panel.wait(60)
+    result = panel.wait(240)
     assert result.stopped_by == "target_f1"
     assert "Finished." in panel._status.value
     assert panel._watched.history.steps["global_step"].tolist() == list(range(1, 141))
@@ -93,7 +93,7 @@ def test_stop_ends_the_run_and_resume_is_offered(writer):
     panel = LivePanel(folder, on_resume=lambda path: resumed.append(path) or Run(path))
     until(lambda: "Training" in panel._status.value)
     panel._stop_button.click()
-    assert Run(folder).wait(10).stopped_by == "user"
+    assert Run(folder).wait(120).stopped_by == "user"
     settled(panel)
     assert "stopped by you" in panel._status.value
     assert not panel._resume_button.disabled
@@ -209,7 +209,7 @@ def test_one_thread_reads_and_it_ends_with_the_run(writer):
     panel = LivePanel(folder)
     names = [thread.name for thread in threading.enumerate()]
     assert names.count("bertkit-live") == 1
-    panel.wait(60)
+    panel.wait(240)
     until(lambda: "bertkit-live" not in [thread.name for thread in threading.enumerate()])
 
 
