@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from bertkit.config import Config
 from tests import tiny
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+
+# A shell's background job ignores Ctrl-C, and hands that on to every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
