@@ -282,7 +282,7 @@ def test_a_space_is_written_and_read_alike(text):
 
 def test_one_real_trial_on_real_engines(tiny_config, tmp_path, cache_of_our_own):
     del cache_of_our_own
-    config = tiny_config.replace(output=str(tmp_path / "runs"), target_f1=20.0, num_epochs=2)
+    config = tiny_config.replace(output=str(tmp_path / "runs"), target_f1=100.1, num_epochs=3)
     engines, seen = EnginesPanel(1, timeout=300), []
     panel = TrialsPanel(
         tmp_path / "advisor.db", config=config, engines=engines, on_run=seen.append,
