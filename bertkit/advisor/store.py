@@ -13,8 +13,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -377,19 +376,22 @@ class Store:
         db.execute("PRAGMA synchronous = FULL")  # what was told stays told, even without power
         return db
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction that nobody else writes in."""
-        with self._db() as db:  # commits at the end, or rolls back, whatever interrupts it
-            db.execute("BEGIN IMMEDIATE")
-            yield db
+    def _writing(self) -> sqlite3.Connection:
+        """Begin a transaction that nobody else writes in; ``with`` ends it."""
+        return self._begun("BEGIN IMMEDIATE")
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        """One moment's view of several tables."""
-        with self._db() as db:
-            db.execute("BEGIN")
-            yield db
+    def _reading(self) -> sqlite3.Connection:
+        """Begin one moment's view of several tables; ``with`` ends it."""
+        return self._begun("BEGIN")
+
+    def _begun(self, statement: str) -> sqlite3.Connection:
+        # The connection is its own context manager: no line of Python, at which a Ctrl-C could
+        # break off the ending of a transaction, lies between. One broken off before is undone.
+        db = self._db()
+        if db.in_transaction:
+            db.rollback()
+        db.execute(statement)
+        return db
 
 
 def _row(trial: Trial) -> dict[str, Scalar]:

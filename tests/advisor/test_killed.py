@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 
 import pytest
@@ -99,19 +101,46 @@ def test_ctrl_c_at_any_moment_gives_the_trial_back(store_path):
         return objective(trial)
 
     moments = random.Random(3)
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    with Experiment.create(
+        store_path, "interrupted", space=SPACE, sampler="random", pruning="off",
+        observation_budget=10**6,
+    ) as experiment:  # fmt: skip
+        for _ in range(60):
+            with pytest.raises(KeyboardInterrupt), ctrl_c(moments.uniform(0.005, 0.1)):
+                experiment.run(train)
+            states = {trial.state for trial in experiment.trials}
+            assert states <= {State.FINISHED, State.WAITING}
+        assert experiment.finished, "every interrupt came before the first end"
+        assert all(trial.attempts == 1 for trial in experiment.finished)
+
+
+def test_a_transaction_that_was_broken_off_is_undone_by_the_next_one(store_path):
+    with Experiment.create(store_path, "broken off", space=SPACE) as experiment:
+        store = experiment.store
+        store._writing().execute("UPDATE experiments SET name = 'half done'")
+        trial = experiment.ask()
+        assert store.experiment(experiment.id).name == "broken off"
+        assert [t.number for t in look(store_path, experiment.id)] == [trial.number]
+
+
+@contextlib.contextmanager
+def ctrl_c(seconds):
+    """Press Ctrl-C after so long, as a person does: again if nothing comes of it.
+
+    Python drops an exception that is raised while it clears away an object, so one may be lost.
+    """
+    ended = threading.Event()
+
+    def press():
+        wait = seconds
+        while not ended.wait(wait):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            wait = 10.0
+
+    thread = threading.Thread(target=press, daemon=True)
+    thread.start()
     try:
-        with Experiment.create(
-            store_path, "interrupted", space=SPACE, sampler="random", pruning="off",
-            observation_budget=10**6,
-        ) as experiment:  # fmt: skip
-            for _ in range(40):
-                signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.005, 0.1))
-                with pytest.raises(KeyboardInterrupt):
-                    experiment.run(train)
-                states = {trial.state for trial in experiment.trials}
-                assert states <= {State.FINISHED, State.WAITING}
-            assert experiment.finished, "every interrupt came before the first end"
-            assert all(trial.attempts == 1 for trial in experiment.finished)
+        yield
     finally:
-        signal.signal(signal.SIGALRM, before)
+        ended.set()
+        thread.join(10)
