@@ -381,6 +381,7 @@ class Cluster:
         self._supervision = Supervision(
             folder,
             partial(self._ready_engines, folder),
+            self._source.profile,
             train=self._train,
             resume=resume,
             interface=self._interface,

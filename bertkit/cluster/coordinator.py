@@ -66,11 +66,13 @@ class LeftBehind:
         generation: The generation that trains.
         order: Its engines by rank.
         engines: Where each engine runs, by ipyparallel's numbers.
+        profile: What ``Cluster(profile=...)`` needs to attach to them.
     """
 
     generation: int
     order: list[int]
     engines: dict[int, EngineDescription]
+    profile: str | None
 
     @classmethod
     def of(cls, folder: Path) -> LeftBehind | None:
@@ -78,7 +80,7 @@ class LeftBehind:
         try:
             found = json.loads((folder / ADDRESS_FILE).read_text(encoding="utf-8"))
             engines = {int(number): place for number, place in found["engines"].items()}
-            left = cls(found["generation"], found["order"], engines)
+            left = cls(found["generation"], found["order"], engines, found["profile"])
             address = found["address"], found["port"]
         except (OSError, ValueError, KeyError):
             return None
@@ -96,15 +98,21 @@ class Coordinator:
         folder: The run's folder; a file in it says where the coordinator is.
         interface: Network interface that all hosts share; by default the loopback interface.
         before: Another client's coordinator of the same run, whose place this one takes.
+        profile: How another client could attach to the engines.
 
     Raises:
         ClusterError: If this host has no such interface.
     """
 
     def __init__(
-        self, folder: Path, interface: str | None = None, before: LeftBehind | None = None
+        self,
+        folder: Path,
+        interface: str | None = None,
+        before: LeftBehind | None = None,
+        profile: str | None = None,
     ) -> None:
         self.interface, self.address = interface_and_address(interface)
+        self.profile = profile
         self.token = secrets.token_hex(16)
         self.generation = before.generation if before else 0
         self.order = list(before.order) if before else []  # engines of this generation by rank
@@ -301,6 +309,7 @@ class Coordinator:
             "address": self.address, "port": self.port, "token": self.token,
             "generation": self.generation, "order": self.order,
             "engines": {member.id: member.description for member in self._alive()},
+            "profile": self.profile,
         }  # fmt: skip
         scratch = self._address_file.with_name(f".{ADDRESS_FILE}")
         scratch.touch(mode=0o600)

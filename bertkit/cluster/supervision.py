@@ -76,6 +76,7 @@ class Supervision:
         folder: The run's folder.
         engines: Gives the engines, replacing lost ones; it may take its time, tell of its
             progress, and raise.
+        profile: How another client could attach to them, once they are there.
         train: What every rank calls, as ``"module:function"``.
         resume: Whether the run goes on from its newest checkpoint.
         interface: Network interface of the ranks; by default the loopback interface.
@@ -89,6 +90,7 @@ class Supervision:
         self,
         folder: Path,
         engines: Callable[[Emit], list[Engine]],
+        profile: Callable[[], str | None],
         *,
         train: str,
         resume: bool,
@@ -110,7 +112,9 @@ class Supervision:
         self._cancelled = threading.Event()
         self._over = threading.Event()
         # Handed over, not kept: the handle of a run that is over must not hold its cluster.
-        threading.Thread(target=self._run, args=(engines,), name="bertkit-run", daemon=True).start()
+        threading.Thread(
+            target=self._run, args=(engines, profile), name="bertkit-run", daemon=True
+        ).start()
 
     @property
     def over(self) -> bool:
@@ -125,10 +129,12 @@ class Supervision:
         """End the ranks at once, engines included."""
         self._cancelled.set()
 
-    def _run(self, get_engines: Callable[[Emit], list[Engine]]) -> None:
+    def _run(
+        self, get_engines: Callable[[Emit], list[Engine]], profile: Callable[[], str | None]
+    ) -> None:
         try:
             engines = self._there if self._before else get_engines(self._write)
-            with Coordinator(self._folder, self._interface, self._before) as coordinator:
+            with Coordinator(self._folder, self._interface, self._before, profile()) as coordinator:
                 if self._before:
                     self._take_over(coordinator, engines, self._before)
                 else:

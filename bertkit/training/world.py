@@ -122,7 +122,24 @@ class World(Protocol):
         ...
 
 
-class SingleWorld:
+class _StayTogether:
+    """What worlds have in common whose ranks stay the same from beginning to end."""
+
+    host: str = platform.node()
+    news: Sequence[str] = ()
+    detected: float = 0.0
+
+    @property
+    def should_meet(self) -> bool:
+        """See `World`."""
+        return False
+
+    def working(self, stage: str) -> AbstractContextManager[object]:  # noqa: ARG002
+        """See `World`."""
+        return nullcontext()
+
+
+class SingleWorld(_StayTogether):
     """The world of one rank.
 
     Args:
@@ -136,11 +153,9 @@ class SingleWorld:
 
     rank: int = 0
     size: int = 1
-    news: Sequence[str] = ()
-    detected: float = 0.0
 
     def __init__(self, host: str | None = None) -> None:
-        self.host = host or platform.node()
+        self.host = host or self.host
 
     def meet(
         self,
@@ -150,15 +165,6 @@ class SingleWorld:
     ) -> World:
         """See `World`."""
         return self
-
-    @property
-    def should_meet(self) -> bool:
-        """See `World`."""
-        return False
-
-    def working(self, stage: str) -> AbstractContextManager[object]:  # noqa: ARG002
-        """See `World`."""
-        return nullcontext()
 
     def sum_tensors(self, tensors: Sequence[Tensor], *, compression: str = "none") -> list[Tensor]:
         """See `World`."""
@@ -187,7 +193,7 @@ class SingleWorld:
         """See `World`."""
 
 
-class HorovodWorld:
+class HorovodWorld(_StayTogether):
     """The world of Horovod's ranks.
 
     Horovod must have been initialised in this process (``hvd.init()``); whoever did so also
@@ -196,10 +202,6 @@ class HorovodWorld:
     Raises:
         TrainingError: If Horovod is not initialised.
     """
-
-    host: str = platform.node()
-    news: Sequence[str] = ()
-    detected: float = 0.0
 
     def __init__(self) -> None:
         # Imported here: it needs TensorFlow's libraries and a built extension, one rank does not.
@@ -228,15 +230,6 @@ class HorovodWorld:
             )
         self._has_met = True
         return self
-
-    @property
-    def should_meet(self) -> bool:
-        """See `World`."""
-        return False
-
-    def working(self, stage: str) -> AbstractContextManager[object]:  # noqa: ARG002
-        """See `World`."""
-        return nullcontext()
 
     def sum_tensors(self, tensors: Sequence[Tensor], *, compression: str = "none") -> list[Tensor]:
         """See `World`."""

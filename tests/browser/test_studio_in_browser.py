@@ -3,13 +3,25 @@
 import json
 import re
 
+import nbconvert
+import psutil
 import pytest
 from playwright.sync_api import expect
 
 from bertkit.advisor import Store
+from bertkit.events import Started, Step
 from bertkit.run import Run
 from tests import tiny
-from tests.browser.lab_page import LONG, open_notebook, picture, run_all, save, write_notebook
+from tests.browser.lab_page import (
+    LONG,
+    choose,
+    open_notebook,
+    picture,
+    run_all,
+    save,
+    write_notebook,
+)
+from tests.browser.studio_page import button, field, shut_kernel_down, tab
 
 pytestmark = pytest.mark.timeout(1800)  # seconds; each wait below has an end of its own
 LEARNING = 900_000
@@ -37,7 +49,13 @@ def settings_file(lab, tiny_model, tiny_squad):
 @pytest.fixture
 def studio(page, lab, settings_file):
     """The page with a studio that is set to the tiny questions."""
-    write_notebook(lab, NOTEBOOK, CELL)
+    yield open_studio(page, lab, settings_file, CELL)
+    page.evaluate("1")  # the page still answers
+    shut_kernel_down(page)
+
+
+def open_studio(page, lab, settings_file, cell):
+    write_notebook(lab, NOTEBOOK, cell)
     open_notebook(page, lab, NOTEBOOK)
     run_all(page)
     page.wait_for_selector(".bk-studio", timeout=LONG)
@@ -47,33 +65,11 @@ def studio(page, lab, settings_file):
     field(page, "File").press("Tab")
     button(page, "Read").click()
     expect(field(page, "Target F1")).to_have_value("85", timeout=LONG)
-    yield page
-    page.evaluate("1")  # the page still answers
-    shut_kernel_down(page)
-
-
-def tab(page, name):
-    page.get_by_role("tab", name=re.compile(rf"\d {name}")).click()
-
-
-def field(page, label):
-    return page.locator(".bk-studio").get_by_label(re.compile(f"^{label}")).first
-
-
-def button(page, words):
-    """A button of the panels; an icon may stand before its words."""
-    buttons = page.locator(".bk").get_by_role("button", name=re.compile(rf"^\W*{words}$"))
-    return buttons.locator("visible=true").first
+    return page
 
 
 def start(page):
     button(page, "Start training").click()
-
-
-def shut_kernel_down(page):
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
-    page.wait_for_timeout(1500)
 
 
 # Keeps every picture that the page shows, however fast training is over.
@@ -136,18 +132,36 @@ def test_from_the_form_to_an_answered_question(studio, lab, screenshots):
     (run,) = [Run(folder) for folder in (lab.root / "runs").iterdir()]
     assert run.result.stopped_by == "target_f1"
 
-    tab(page, "Ask")
+    button(page, "Ask the model").click()
     field(page, "Paragraph").fill("the river . ada moss built the mill in tarn in 1805 .")
     field(page, "Question").fill("when was the mill built ?")
     button(page, "Ask").click()
     expect(page.locator(".bk-answer mark")).to_be_visible(timeout=LONG)
     picture(page, screenshots / "answer.png")
+    button(page, "Wrong answers").click()
+    expect(page.locator(".bk-ask-state")).to_contain_text("were not answered", timeout=LONG)
+    expect(page.locator(".bk-wrong-answer table")).to_contain_text("Expected", timeout=LONG)
+    picture(page, screenshots / "wrong-answers.png")
 
     kept = page.locator(".jp-OutputArea-output.jp-RenderedImage")
     expect(kept).to_have_count(1)
     expect(kept).to_be_hidden()  # the live picture is there
     outputs = save(page, lab, NOTEBOOK).cells[0].outputs
     assert any("image/png" in output.get("data", {}) for output in outputs)
+    see_exported_picture(page, lab, screenshots)
+
+
+def see_exported_picture(page, lab, screenshots):
+    """Without a kernel, in the notebook's HTML export, the curves are still to be seen."""
+    page_text, _ = nbconvert.HTMLExporter().from_filename(str(lab.root / NOTEBOOK))
+    exported = page.context.new_page()
+    exported.route("http*://**", lambda route: route.abort())  # what it would fetch from the web
+    exported.set_content(page_text, wait_until="domcontentloaded")
+    image = exported.locator("img[src^='data:image/png']")
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.naturalWidth") > 600
+    picture(exported, screenshots / "exported.png")
+    exported.close()
 
 
 def test_stop_reload_and_see_the_history(studio, lab, screenshots):
@@ -169,6 +183,43 @@ def test_stop_reload_and_see_the_history(studio, lab, screenshots):
     picture(page, screenshots / "reloaded-and-stopped.png")
     newest = max((lab.root / "runs").iterdir())
     assert Run(newest).result.stopped_by == "user"
+
+
+def test_a_restarted_kernel_takes_up_its_run(page, lab, settings_file, screenshots):
+    cell = CELL.replace("timeout=300", "timeout=300, keep_alive=True")
+    open_studio(page, lab, settings_file, cell)
+    status = page.locator(".bk-live .bk-state")
+    field(page, "Target F1").fill("100.1")
+    field(page, "Number of epochs").fill("500")
+    start(page)
+    expect(status).to_contain_text("Training", timeout=LONG)
+    see_pictures_change(page, 2)
+    run = Run(max((lab.root / "runs").iterdir()))
+    seen = sum(isinstance(event, Step) for event in run.history())
+
+    page.locator(".bk-studio").evaluate("studio => studio.dataset.old = 'yes'")
+    choose(page, "Kernel", "Restart Kernel and Run All Cells")
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    page.wait_for_selector(".bk-studio:not([data-old])", timeout=LONG)
+    expect(status).to_contain_text("Training", timeout=LONG)
+    see_pictures_change(page, 2)
+    picture(page, screenshots / "restarted.png")
+    tab(page, "Engines")
+    expect(page.locator(".bk-engines-state")).to_contain_text("share a run", timeout=LONG)
+    button(page, "Stop").click()
+    tab(page, "Training")
+    expect(status).to_contain_text("stopped by you", timeout=LONG)
+
+    history = run.history()
+    steps = [event.global_step for event in history if isinstance(event, Step)]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) > seen, "it did not go on while the kernel was restarted"
+    tab(page, "Engines")
+    button(page, "Stop engines").click()
+    expect(page.locator(".bk-engines-state")).to_contain_text("No engines yet", timeout=LONG)
+    (started,) = [event for event in history if isinstance(event, Started)]
+    assert not any(psutil.pid_exists(rank.pid) for rank in started.ranks)
+    shut_kernel_down(page)
 
 
 def test_a_new_kernel_shows_a_saved_run(page, lab, studio_run, screenshots):

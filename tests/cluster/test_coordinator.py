@@ -159,7 +159,7 @@ def test_strangers_are_refused(coordinator, tmp_path):
 
 
 def test_what_a_dead_client_leaves_behind_is_gone_on_with(tmp_path):
-    with Coordinator(tmp_path) as first:
+    with Coordinator(tmp_path, profile="/its/profile") as first:
         expect(first, e0="a", e1="b")
         gather(first, 0, e0=None, e1=None)
         assert LeftBehind.of(tmp_path) is None  # its client lives
@@ -168,6 +168,7 @@ def test_what_a_dead_client_leaves_behind_is_gone_on_with(tmp_path):
     (tmp_path / ADDRESS_FILE).write_text(text)
     left = LeftBehind.of(tmp_path)
     assert left.order == [0, 1]
+    assert left.profile == "/its/profile"
     assert left.engines[1] == {"host": "b", "pid": 1001, "cpus": [1]}
     with Coordinator(tmp_path, before=left) as second:
         assert second.rank_of(1) == 1

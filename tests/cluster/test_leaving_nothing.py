@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from bertkit.cluster import Cluster
+from bertkit.cluster.coordinator import LeftBehind
 from bertkit.events import Regrouped, Step, Stopped, read
 
 HERE = Path(__file__).parent
@@ -177,6 +178,7 @@ def test_a_run_outlives_its_client_and_another_one_takes_over(client, tiny_confi
     client.process.kill()
     client.end()
 
+    assert LeftBehind.of(Path(said["folder"])).profile == said["profile"]
     cluster = Cluster(profile=said["profile"], timeout=300).start()
     run = cluster.run
     assert str(run.folder) == str(Path(said["folder"]).resolve())

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from bertkit_widgets import Studio
 
-from bertkit.events import Started, Step, read
+from bertkit.cluster import Cluster
+from bertkit.events import Regrouped, Started, Step, read
 from tests.widgets.waiting import until
 
 HERE = Path(__file__).parent
@@ -80,6 +81,35 @@ def test_three_hosts_train_through_the_studio(network, tiny_config, tmp_path):
         studio.engines.wait(60)
     until(lambda: left(network) == {}, 60)  # what was last asked of the hosts may take its time
     assert not any(Path(folder).exists() for folder in folders)
+
+
+def test_a_host_that_is_cut_off_is_gone_on_without(network, tiny_config, tmp_path):
+    """It is the one of rank 0, which writes the events."""
+    config = tiny_config.replace(output=str(tmp_path / "runs"), target_f1=80.0)
+    hosts = dict.fromkeys(network.names, 1)
+    try:
+        with Cluster(
+            hosts=hosts, ssh_options=network.ssh_options, cores_per_engine=1,
+            report=lambda _: None,
+        ) as cluster:  # fmt: skip
+            run = cluster.train(config)
+            cut = False
+            for event in run.events():
+                if isinstance(event, Step) and event.global_step >= 5 and not cut:
+                    network.cut("node1")
+                    cut = True
+            result = run.wait(300)
+            network.mend("node1")
+    finally:
+        network.mend("node1")
+    assert result.stopped_by == "target_f1"
+    history = run.history()
+    (regrouped, *_) = [event for event in history if isinstance(event, Regrouped)]
+    assert [rank.host for rank in regrouped.ranks] == ["node2", "node3"]
+    assert "rank 0 on node1" in regrouped.news[0]
+    steps = [event.global_step for event in history if isinstance(event, Step)]
+    assert steps == list(range(1, result.global_step + 1))
+    until(lambda: left(network) == {}, SILENCE_SECONDS)
 
 
 def test_a_killed_client_leaves_nothing_on_any_host(network, tmp_path):

@@ -53,6 +53,7 @@ class EnginesPanel:
         self._processes: dict[int, psutil.Process] = {}
         self._seen: dict[int, float] = {}
         self._last_state = ""
+        self._left_behind = False
         self._make_widgets(n)
         self._background = Background(self._say)
         self._thread = Periodic(self._look, LOOK_SECONDS, "bertkit-engines")
@@ -109,6 +110,16 @@ class EnginesPanel:
         self._thread.start()
         return self.cluster
 
+    def take_up(self, profile: str) -> Cluster:
+        """Take up engines that an earlier kernel has left running; returns at once.
+
+        Args:
+            profile: As `bertkit.Cluster.profile` gave it.
+        """
+        self._profile.value = profile
+        self._left_behind = True
+        return self.start()
+
     def stop(self) -> None:
         """End the engines; a run that goes on is stopped first. Returns at once."""
         self._background.start(self._stop)
@@ -159,10 +170,7 @@ class EnginesPanel:
             text.observe(lambda _: self._show_problem(), "value")
         self._state = style.text(_STOPPED, "bk-engines-state")
         self._table = style.text("", "bk-engines-table")
-        fields = [
-            style.tagged(ipywidgets.VBox([text]), "bk-field")
-            for text in (self._count, self._cores, self._profile)
-        ]
+        fields = [style.field(text) for text in (self._count, self._cores, self._profile)]
         fields.insert(2, self._hosts.widget)
         for text in (self._count, self._cores, self._profile):
             text.layout.width = "100%"
@@ -277,7 +285,10 @@ class EnginesPanel:
         if cluster is not None:
             self._say(style.status("wait", "Stopping the engines", "…"))
             self._stop_button.disabled = True
-            cluster.stop()
+            # Whoever attaches to engines leaves them running, but these are our own.
+            (cluster.shut_down if self._left_behind else cluster.stop)()
+        if self._left_behind:
+            self._left_behind, self._profile.value = False, ""
         self.cluster = None
         self._table.value = ""
         self._say(_STOPPED)

@@ -31,8 +31,9 @@ WATCH_SECONDS = 0.5
 class Studio:
     """All panels in one: choose data, start engines, set hyperparameters, train, search, ask.
 
-    A run of the configuration's folder that goes on already, such as one that a restarted kernel
-    has left behind, is shown at once. The kernel stays free while training runs.
+    A run of the configuration's folder that goes on already is shown at once. With
+    ``keep_alive=True`` a run outlives its kernel: the studio of the next one takes it up, engines
+    and all. The kernel stays free while training runs.
     ``studio.start()`` does what the Start button does and returns at once; ``await studio.run``
     waits for the result with the buttons alive, and
     ``studio.wait()`` waits for it in scripts.
@@ -40,7 +41,7 @@ class Studio:
     Args:
         config: Configuration to begin with; by default the demo's.
         engines: Number of engines to begin with.
-        **options: Further arguments of `bertkit.Cluster`, such as ``interface``.
+        **options: Further arguments of `bertkit.Cluster`, such as ``keep_alive``.
 
     Attributes:
         data: The data panel.
@@ -268,8 +269,14 @@ class Studio:
 
     def _reopen(self, run: Run | None) -> None:
         """Take up a run that goes on without this kernel having started it."""
-        if run is not None:
-            self._follow(run)
+        if run is None:
+            return
+        from bertkit.cluster.coordinator import LeftBehind
+
+        before = LeftBehind.of(run.folder)
+        if before is not None and before.profile is not None:
+            self.engines.take_up(before.profile)
+        self._follow(run)
 
 
 def _words(problems: list[str], training: bool, ended: Result | None) -> str:
