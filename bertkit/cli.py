@@ -486,7 +486,3 @@ def _help(one: Setting) -> str:
     default = "empty" if one.default is None else one.default
     text = f"{one.help} Expected {one.expectation()}; default {default}."
     return text.replace("%", "%%")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

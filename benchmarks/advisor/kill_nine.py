@@ -174,7 +174,7 @@ def _values(trial: Trial) -> tuple[float, int]:
 
 
 def _words(conf: Path, *, resume: bool) -> list[str]:
-    words = [sys.executable, "-m", "bertkit.cli", "advise", "--conf", str(conf)]
+    words = [sys.executable, "-m", "bertkit", "advise", "--conf", str(conf)]
     return [*words, "--resume", "1"] if resume else words
 
 

@@ -94,7 +94,7 @@ def test_an_experiment_goes_on_by_its_id(conf, tmp_path, capsys):
 def test_after_ctrl_c_it_says_how_to_go_on_and_goes_on(conf, tmp_path):
     (tmp_path / "slow").touch()
     process = subprocess.Popen(
-        [sys.executable, "-m", "bertkit.cli", "advise", "--conf", conf],
+        [sys.executable, "-m", "bertkit", "advise", "--conf", conf],
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:

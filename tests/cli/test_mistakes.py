@@ -129,7 +129,7 @@ def engines():
 def test_as_a_process_of_its_own(tmp_path):
     """The same through the operating system: code 2, one line, no traceback, no folder."""
     done = subprocess.run(
-        [sys.executable, "-m", "bertkit.cli", "train", "--data", "nowhere"],
+        [sys.executable, "-m", "bertkit", "train", "--data", "nowhere"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 2

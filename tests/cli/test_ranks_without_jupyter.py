@@ -62,7 +62,7 @@ def test_a_mistake_is_said_once(rank, says):
 
 def test_the_doctor_sums_over_two_ranks():
     done = subprocess.run(
-        [sys.executable, "-m", "bertkit.cli", "doctor", "--json"],
+        [sys.executable, "-m", "bertkit", "doctor", "--json"],
         capture_output=True, text=True, timeout=SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout

@@ -38,7 +38,7 @@ def test_real_questions_are_learnt(short_squad, tmp_path):
     }  # fmt: skip
     options = itertools.chain.from_iterable((f"--{n}", str(v)) for n, v in words.items())
     done = subprocess.run(
-        [sys.executable, "-m", "bertkit.cli", "train", *options], cwd=tmp_path, timeout=TIMEOUT,
+        [sys.executable, "-m", "bertkit", "train", *options], cwd=tmp_path, timeout=TIMEOUT,
         capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "120"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
