@@ -342,9 +342,14 @@ class Cluster:
         profile = self._source.profile()
         return Path(profile) / RUN_FILE if profile and Path(profile).is_dir() else None
 
-    def _prepare(self, deadline: Deadline) -> list[Engine]:
-        """All engines, alive and loading their libraries; the calling thread holds the lock."""
-        self._engines = self._source.engines(deadline)
+    def _prepare(self, deadline: Deadline, *, all_of_them: bool = True) -> list[Engine]:
+        """The engines, alive and loading their libraries; the calling thread holds the lock."""
+        try:
+            self._engines = self._source.engines(deadline)
+        except ClusterError:
+            if all_of_them:
+                raise
+            self._engines = self._source.present()
         self._check_reach()
         for engine in self._engines:
             if engine.loading is None:
@@ -392,7 +397,7 @@ class Cluster:
         self._run = EngineRun(folder, self._supervision)
         return self._run
 
-    def _ready_engines(self, folder: Path, emit: Emit) -> list[Engine]:
+    def _ready_engines(self, folder: Path, emit: Emit, *, all_of_them: bool = True) -> list[Engine]:
         """The engines with their libraries loaded; called in the own thread of a folder's run."""
         if self.state == "starting":
             emit(Progress(stage="Starting engines", total=self.n))
@@ -402,7 +407,7 @@ class Cluster:
             raise self._start_error
         with self._using_engines:
             deadline = Deadline(self.timeout, self._cancelled)
-            engines = self._prepare(deadline)
+            engines = self._prepare(deadline, all_of_them=all_of_them)
             if self._run_file is not None:
                 self._run_file.write_text(str(folder.resolve()), encoding="utf-8")
             loaded = -1

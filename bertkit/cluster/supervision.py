@@ -10,13 +10,14 @@ at fault.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bertkit.cluster.coordinator import ADDRESS_FILE, Coordinator, LeftBehind
 from bertkit.cluster.engine import Engine
@@ -69,13 +70,25 @@ class _Rank:
             self.died = ending
 
 
+class GetEngines(Protocol):
+    """Gives the engines, replacing lost ones; it may take its time, and raise."""
+
+    def __call__(self, emit: Emit, *, all_of_them: bool = True) -> list[Engine]:
+        """Give them, ready for a run.
+
+        Args:
+            emit: Takes the events that tell of its progress.
+            all_of_them: Whether it is a fault if some cannot be had.
+        """
+        ...
+
+
 class Supervision:
     """Starts a run on engines and watches over it, in a thread of its own.
 
     Args:
         folder: The run's folder.
-        engines: Gives the engines, replacing lost ones; it may take its time, tell of its
-            progress, and raise.
+        engines: Gives the engines, replacing lost ones.
         profile: How another client could attach to them, once they are there.
         train: What every rank calls, as ``"module:function"``.
         resume: Whether the run goes on from its newest checkpoint.
@@ -89,7 +102,7 @@ class Supervision:
     def __init__(
         self,
         folder: Path,
-        engines: Callable[[Emit], list[Engine]],
+        engines: GetEngines,
         profile: Callable[[], str | None],
         *,
         train: str,
@@ -129,9 +142,7 @@ class Supervision:
         """End the ranks at once, engines included."""
         self._cancelled.set()
 
-    def _run(
-        self, get_engines: Callable[[Emit], list[Engine]], profile: Callable[[], str | None]
-    ) -> None:
+    def _run(self, get_engines: GetEngines, profile: Callable[[], str | None]) -> None:
         try:
             engines = self._there if self._before else get_engines(self._write)
             with Coordinator(self._folder, self._interface, self._before, profile()) as coordinator:
@@ -342,13 +353,13 @@ class _Replacing:
     """Asks for all engines again, in a thread of its own, as long as some are lost.
 
     Args:
-        get_engines: Gives all engines, replacing lost ones.
+        get_engines: Gives the engines, replacing lost ones.
     """
 
-    def __init__(self, get_engines: Callable[[Emit], list[Engine]]) -> None:
+    def __init__(self, get_engines: GetEngines) -> None:
         self._get_engines = get_engines
         self._thread: threading.Thread | None = None
-        self._found: list[Engine] | None = None
+        self._found: list[Engine] = []
         self._tries = 0
         self._next_try = 0.0
         self.failed = False  # so often that there is little hope
@@ -357,25 +368,22 @@ class _Replacing:
         """Engines that have come and have no part in the run yet."""
         if self._thread is not None and not self._thread.is_alive():
             self._thread = None
-            if self._found is not None:
-                self._tries, self.failed = 0, False
-                known = {rank.engine.id for rank in ranks}
-                return [engine for engine in self._found if engine.id not in known]
-            self._tries += 1
+            known = {rank.engine.id for rank in ranks}
+            new = [engine for engine in self._found if engine.id not in known]
+            self._tries = 0 if new else self._tries + 1
             self.failed = self._tries > len(REPLACE_SECONDS)
             wait = REPLACE_SECONDS[min(self._tries, len(REPLACE_SECONDS) - 1)]
             self._next_try = time.monotonic() + wait
+            return new
         if self._thread is None and time.monotonic() >= self._next_try:
             self._thread = threading.Thread(target=self._try, name="bertkit-replace", daemon=True)
             self._thread.start()
         return []
 
     def _try(self) -> None:
-        self._found = None
-        try:
-            self._found = self._get_engines(lambda _: None)
-        except Exception:  # whatever is wrong with that host; those left go on
-            return
+        self._found = []
+        with contextlib.suppress(Exception):  # whatever is wrong; those left go on
+            self._found = self._get_engines(lambda _: None, all_of_them=False)
 
 
 def _report_of(rank: _Rank) -> RankReport | None:
