@@ -179,8 +179,10 @@ def hosts(options: argparse.Namespace) -> int:
 def doctor(options: argparse.Namespace) -> int:
     """Say what this machine can do, and try each transport that Horovod was built with."""
     from bertkit.cluster.doctor import diagnose
+    from bertkit.reports.console import ConsoleProgress
 
-    found = diagnose()
+    with ConsoleProgress() as show:
+        found = diagnose(show)
     print(json.dumps(found.to_dict(), indent=2) if options.json else found)
     return 0 if found.healthy else 1
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from bertkit.cluster.cores import usable_cpus, usable_limit
 from bertkit.cluster.on_host import PACKAGES, version_of
 from bertkit.cluster.rendezvous import Rendezvous
 from bertkit.cluster.transport_test import MARK
+from bertkit.events import Progress
 from bertkit.training.precision import BFLOAT16_INSTRUCTIONS, processor_flags, resolve_precision
 
 BYTES = 100_000_000
@@ -116,8 +117,11 @@ class Diagnosis:
         return "\n".join(f"{name:<13}{words}" for name, words in lines)
 
 
-def diagnose() -> Diagnosis:
+def diagnose(emit: Callable[[Progress], object] = lambda _: None) -> Diagnosis:
     """Look at this machine and try each transport that Horovod was built with.
+
+    Args:
+        emit: Called with the progress.
 
     Example:
         >>> diagnose().precision                                        # doctest: +SKIP
@@ -125,9 +129,16 @@ def diagnose() -> Diagnosis:
     """
     from bertkit.quiet_tensorflow import load_tensorflow
 
+    emit(Progress(stage="Loading TensorFlow"))
     load_tensorflow()
     import horovod.tensorflow as hvd
 
+    built = {"Gloo": hvd.gloo_built(), "MPI": hvd.mpi_built(), "oneCCL": hvd.ccl_built()}
+    transports = []
+    for name, there in built.items():
+        if there:
+            emit(Progress(stage=f"Summing over two ranks by {name}"))
+        transports.append(_tried(name, bool(there)))
     flags, memory = processor_flags(), psutil.virtual_memory()
     return Diagnosis(
         versions={"Python": platform.python_version(), **{n: version_of(n) for n in PACKAGES}},
@@ -138,11 +149,7 @@ def diagnose() -> Diagnosis:
         memory=memory.total,
         free_memory=memory.available,
         interfaces=_interfaces(),
-        transports=[
-            _tried("Gloo", bool(hvd.gloo_built())),
-            _tried("MPI", bool(hvd.mpi_built())),
-            _tried("oneCCL", bool(hvd.ccl_built())),
-        ],
+        transports=transports,
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import platform
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bertkit.bert.question_answering import Precision
+if TYPE_CHECKING:  # whoever only asks about the processor does not load TensorFlow
+    from bertkit.bert.question_answering import Precision
 
 BFLOAT16_INSTRUCTIONS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})  # x86, x86, Arm
 

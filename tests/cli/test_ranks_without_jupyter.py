@@ -66,6 +66,8 @@ def test_the_doctor_sums_over_two_ranks():
         capture_output=True, text=True, timeout=SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout
+    # Its progress, and none of TensorFlow's start-up remarks.
+    assert done.stderr.splitlines() == ["Loading TensorFlow", "Summing over two ranks by Gloo"]
     found = json.loads(done.stdout)
     assert found["precision"] == resolve_precision("auto")
     assert found["cores"] == len(os.sched_getaffinity(0))

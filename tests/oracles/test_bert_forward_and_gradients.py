@@ -16,6 +16,7 @@ import tensorflow as tf
 from bertkit.bert.architecture import Architecture
 from bertkit.bert.pretrained import load_pretrained
 from bertkit.bert.question_answering import QuestionAnswering, loss
+from bertkit.training.precision import resolve_precision
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; see tests/README.md")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -25,6 +26,9 @@ TINY = Architecture(
     intermediate_size=512,
 )  # fmt: skip
 BASE = Architecture(vocab_size=3000)
+# Without instructions for bfloat16 TensorFlow emulates it, and rounds partial sums too. There,
+# `precision: auto` is float32.
+TIMES_PYTORCHS = 1.25 if resolve_precision("auto") == "bfloat16" else 2.0
 # Gradients that are zero but for rounding: adding one number to all scores of a softmax, be it to
 # a key, a logit or through the last LayerNorm, changes nothing.
 ZERO = ("self.key.bias", "qa_outputs.bias")
@@ -164,10 +168,10 @@ def test_bfloat16_errs_no_more_than_pytorchs(case, lengths, record_property):
     read = batch["read"]
     errors = [np.sqrt(np.mean(np.square(x - exact)[read])) for x in (logits, peer)]
     record_property("root mean square logit errors, ours and PyTorch's", [*map(float, errors)])
-    assert errors[0] <= 1.25 * errors[1]
+    assert errors[0] <= TIMES_PYTORCHS * errors[1]
     gradient_errors = [total_error(x, exact_gradients) for x in (gradients, peer_gradients)]
     record_property("relative gradient errors, ours and PyTorch's", gradient_errors)
-    assert gradient_errors[0] <= 1.25 * gradient_errors[1]
+    assert gradient_errors[0] <= TIMES_PYTORCHS * gradient_errors[1]
 
 
 def total_error(found, expected):
