@@ -28,7 +28,8 @@ TINY = Architecture(
 BASE = Architecture(vocab_size=3000)
 # Without instructions for bfloat16 TensorFlow emulates it, and rounds partial sums too. There,
 # `precision: auto` is float32.
-TIMES_PYTORCHS = 1.25 if resolve_precision("auto") == "bfloat16" else 2.0
+EMULATED = resolve_precision("auto") == "float32"
+TIMES_PYTORCHS = 2.5 if EMULATED else 1.25
 # Gradients that are zero but for rounding: adding one number to all scores of a softmax, be it to
 # a key, a logit or through the last LayerNorm, changes nothing.
 ZERO = ("self.key.bias", "qa_outputs.bias")
@@ -159,6 +160,8 @@ def test_float32_is_pytorchs(case, lengths, record_property):
 @pytest.mark.parametrize("lengths", ["full", "ragged"])
 def test_bfloat16_errs_no_more_than_pytorchs(case, lengths, record_property):
     """Errors are against float32, of ours and of PyTorch's autocast to bfloat16."""
+    if EMULATED and case.model.architecture == BASE:
+        pytest.skip("without instructions for bfloat16 this takes two cores some minutes")
     batch = getattr(case, lengths)
     exact, _, exact_gradients = compute_reference(case.reference, batch)
     logits, _, gradients = compute(case.model, batch, "bfloat16")
