@@ -26,6 +26,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ FIRST, LAST = 5, 60
 """The fault comes at a step between these; the target is reached after some 80."""
 
 SECONDS = 900.0
+LEAVE_SECONDS = 15.0
 MARK = "BERTKIT_FAULTS_MARK"
 CLIENT = """
 import json, os, sys
@@ -211,6 +213,7 @@ def _seen(run: Run, fault: tuple[int, float] | None) -> dict[str, Any]:
         "stopped_by": result.stopped_by if result else str(run.failure and run.failure.message),
         "steps": len(steps),
         "every_step_once": [s.global_step for s in steps] == list(range(1, len(steps) + 1)),
+        "longest_pause": round(max((b.time - a.time for a, b in pairwise(steps)), default=0.0), 2),
     }
     if fault is None:
         return found
@@ -227,7 +230,14 @@ def _seen(run: Run, fault: tuple[int, float] | None) -> dict[str, Any]:
 
 
 def _left() -> list[str]:
-    """Processes that came from this one and still run, ports and all."""
+    """Processes that came from this one and are not over soon, ports and all."""
+    deadline = time.monotonic() + LEAVE_SECONDS
+    while (found := _marked()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+def _marked() -> list[str]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -248,7 +258,7 @@ def _summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "left_nothing": sum(not row["left"] for row in mine),
             "f1": [min(_of(mine, "f1")), max(_of(mine, "f1"))] if _of(mine, "f1") else None,
         }
-        for name in ("detected_after", "next_step_after"):
+        for name in ("detected_after", "next_step_after", "longest_pause"):
             if times := _of(mine, name):
                 line[name] = {"median": round(statistics.median(times), 2), "worst": max(times)}
         table.append(line)
