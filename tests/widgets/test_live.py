@@ -70,17 +70,16 @@ def test_a_finished_run_shows_all_of_its_history(finished):
 
 
 def test_a_run_that_goes_on_is_followed_to_its_end(writer):
-    folder, _ = writer(hz=20)
+    folder, _ = writer(hz=10)
     panel = LivePanel(folder)
     pictures, states = set(), set()
 
     def look():
         pictures.add(panel._picture.value)
-        states.add("Training" in panel._status.value)
+        states.add("Training" in panel._status.value and not panel._stop_button.disabled)
         return len(pictures) > 2 and True in states
 
     until(look)
-    assert not panel._stop_button.disabled
     result = panel.wait(240)
     assert result.stopped_by == "target_f1"
     assert "Finished." in panel._status.value
