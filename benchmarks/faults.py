@@ -3,6 +3,8 @@
     python -m benchmarks.faults --out benchmarks/results/faults.json            # all of them
     python -m benchmarks.faults --only kill freeze --runs 3 --out faults.json   # a few
 
+Runs that the file holds already are not made again.
+
 Each run trains a BERT of 2 layers on 800 generated questions to its target F1, on two engines or,
 where links are cut, on three hosts (network namespaces of this machine, which needs root). During
 it one thing goes wrong at a random step. Looked at are: whether the target is reached, whether the
@@ -65,9 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words.add_argument("--out", type=Path, required=True, metavar="FILE")
     options = words.parse_args(arguments)
     os.environ[MARK] = uuid.uuid4().hex  # every process that comes from this one has it
-    machine, rows = describe_machine(), []
+    machine, rows = describe_machine(), _rows(options.out)
     for kind in options.only:
-        for number in range(options.runs or RUNS[kind]):
+        done = sum(row["kind"] == kind for row in rows)
+        for number in range(done, options.runs or RUNS[kind]):
             with tempfile.TemporaryDirectory(prefix="faults-") as folder:
                 os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
                 chance = random.Random(f"{options.seed} {kind} {number}")
@@ -85,6 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
             options.out.write_text(text + "\n", encoding="utf-8")
     print(json.dumps(_summary(rows), indent=1))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The runs that a file of results holds."""
+    if not path.exists():
+        return []
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    return rows
 
 
 # What goes wrong ---------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from tests.browser.lab_page import (
     write_notebook,
 )
 from tests.browser.studio_page import button, field, shut_kernel_down, tab
+from tests.widgets.waiting import until
 
 pytestmark = pytest.mark.timeout(1800)  # seconds; each wait below has an end of its own
 LEARNING = 900_000
@@ -154,7 +155,7 @@ def test_from_the_form_to_an_answered_question(studio, lab, screenshots):
 def see_exported_picture(page, lab, screenshots):
     """Without a kernel, in the notebook's HTML export, the curves are still to be seen."""
     page_text, _ = nbconvert.HTMLExporter().from_filename(str(lab.root / NOTEBOOK))
-    exported = page.context.new_page()
+    exported = page.context.browser.new_page()
     exported.route("http*://**", lambda route: route.abort())  # what it would fetch from the web
     exported.set_content(page_text, wait_until="domcontentloaded")
     image = exported.locator("img[src^='data:image/png']")
@@ -218,7 +219,7 @@ def test_a_restarted_kernel_takes_up_its_run(page, lab, settings_file, screensho
     button(page, "Stop engines").click()
     expect(page.locator(".bk-engines-state")).to_contain_text("No engines yet", timeout=LONG)
     (started,) = [event for event in history if isinstance(event, Started)]
-    assert not any(psutil.pid_exists(rank.pid) for rank in started.ranks)
+    until(lambda: not any(psutil.pid_exists(rank.pid) for rank in started.ranks))
     shut_kernel_down(page)
 
 

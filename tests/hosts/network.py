@@ -157,8 +157,12 @@ class Network:
                 os.killpg(server.pid, signal.SIGKILL)
             server.wait(START_SECONDS)
         for name in self.names:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                _ip("netns", "delete", self.namespace(name))  # its cable goes with it
+            for words in (
+                ("link", "delete", self._cable(name)),  # at once; with its host it would go later
+                ("netns", "delete", self.namespace(name)),
+            ):
+                with contextlib.suppress(subprocess.CalledProcessError):
+                    _ip(*words)
         with contextlib.suppress(subprocess.CalledProcessError):
             _ip("link", "delete", self.interface)
         self._servers = {}

@@ -144,6 +144,7 @@ def test_wrong_answers_are_those_that_do_not_match(studio):
     panel._wrong_button.click()
     assert panel.wait(60)
     assert f"{len(found)} of {len(dev)} were not answered exactly." in panel._state.value
+    assert "Expected" in panel._wrong_text.value  # the worst one is shown at once
 
 
 def test_a_run_that_goes_on_is_taken_up(tiny_config, tmp_path):

@@ -235,6 +235,7 @@ class AskPanel:
         words = f"{len(self._wrong):,} of {len(dev):,} were not answered exactly."
         self._say(style.status("note", "Validation questions:", words))
         style.reveal(self._wrong_box, bool(self._wrong))
+        self._wrong_list.index = 0 if self._wrong else None
         self._show_chosen_wrong()
 
     def _show_chosen_wrong(self) -> None:
