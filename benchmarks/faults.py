@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words.add_argument("--seed", type=int, default=0)
     words.add_argument("--out", type=Path, required=True, metavar="FILE")
     options = words.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # take networks and engines away, too
     os.environ[MARK] = uuid.uuid4().hex  # every process that comes from this one has it
     machine, rows = describe_machine(), _rows(options.out)
     for kind in options.only:
