@@ -34,13 +34,13 @@ CELL = "from bertkit_widgets import Studio\nstudio = Studio(timeout=300)\nstudio
 
 @pytest.fixture(scope="module")
 def settings_file(lab, tiny_model, tiny_squad):
-    """Settings with which a tiny BERT learns tiny questions in a quarter of a minute."""
+    """Settings with which a tiny BERT learns tiny questions in half a minute."""
     settings = tiny.settings(tiny_model, tiny_squad) | {
         "output": str(lab.root / "runs"),
         "target_f1": 85.0,
-        "learning_rate": 4e-4,  # slow enough to be watched
+        "learning_rate": 2e-4,  # slow enough to be watched
         "evaluate_every": 25,
-        "num_epochs": 30,
+        "num_epochs": 60,
     }
     path = lab.root / "settings.json"
     path.write_text(json.dumps(settings))
@@ -103,7 +103,7 @@ def test_from_the_form_to_an_answered_question(studio, lab, screenshots):
     )
     expect(begin).to_be_disabled()
     picture(page, screenshots / "wrong-value.png")
-    rate.fill("4e-4")
+    rate.fill("2e-4")
     expect(begin).to_be_enabled(timeout=LONG)
 
     tab(page, "Data")
