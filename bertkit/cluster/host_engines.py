@@ -84,6 +84,7 @@ class HostEngines:
         self._controller: Controller | None = None
         self._reports: dict[Host, HostReport] = {}
         self._folders: dict[Host, str] = {}
+        self._lost_on: dict[Host, list[int]] = {}  # their processes
         self._slots = [_Slot(host, place) for host in hosts for place in range(host.engines)]
         self._next_number = itertools.count()
 
@@ -92,7 +93,6 @@ class HostEngines:
         address = address_of_interface(self.interface())
         self._controller = Controller(self._keep_alive, address, HUB_SILENCE_SECONDS)
         self._look(deadline)
-        self._make_folders()
         client = self._controller.connect(deadline)
         self._start(self._slots)
         return client
@@ -106,6 +106,7 @@ class HostEngines:
         for slot in lost:
             if slot.process is not None:
                 slot.process.kill()  # whatever is left of it
+                self._lost_on.setdefault(slot.host, []).append(slot.process.pid)
             slot.engine = slot.process = None
         self._start(lost)
         self._register(deadline)
@@ -173,12 +174,17 @@ class HostEngines:
         except ClusterError as error:
             raise ClusterError(f"{slot.host.name}: {error}") from None
 
-    def _make_folders(self) -> None:
-        asked = {host: self._ssh.ask(host, on_host.make_folder) for host in self._hosts}
-        for host, said in answers(asked).items():
-            if isinstance(said, ClusterError):
-                raise said
-            self._folders[host] = said
+    def _prepare_folder(self, host: Host) -> None:
+        """Make the folder of a host's engines, anew where all that worked in it are lost.
+
+        An engine that hears no more of the client ends, and takes its folder with it.
+        """
+        if self._processes_on(host):
+            return
+        if host in self._folders:
+            lost = self._lost_on.pop(host, [])
+            self._ssh.ask(host, on_host.end, lost, self._folders[host], True).answer()
+        self._folders[host] = self._ssh.ask(host, on_host.make_folder).answer()
 
     def _start(self, slots: Sequence[_Slot]) -> None:
         """Start engines; those of a host one after another, all hosts at the same time."""
@@ -187,6 +193,7 @@ class HostEngines:
 
         def start_on(host: Host) -> None:
             try:
+                self._prepare_folder(host)
                 for slot in slots:  # an ssh server takes few logins at once
                     if slot.host == host:
                         self._start_engine(slot)

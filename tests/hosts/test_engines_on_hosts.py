@@ -92,8 +92,9 @@ def test_hosts_that_are_cut_off_are_gone_on_without(network, quick, tiny_config,
     groups: list[list[str]] = []
     try:
         with Cluster(
-            hosts=hosts, ssh_options=quick, cores_per_engine=1, report=lambda _: None
-        ) as cluster:
+            hosts=hosts, ssh_options=quick, cores_per_engine=1, report=lambda _: None,
+            environment={"HOROVOD_GLOO_TIMEOUT_SECONDS": "10"},  # 30 unless one says otherwise
+        ) as cluster:  # fmt: skip
             run = cluster.train(config)
             for event in run.events():
                 if isinstance(event, Step) and event.global_step == 5:
