@@ -30,7 +30,7 @@ POLL_SECONDS = 0.1
 FOLLOW_SECONDS = 10.0  # how long the other ranks have to end after the first that failed
 LOG_SECONDS = 10.0  # how long a dying writer may hold the event file
 STRIKES = 3  # losses in a row without a step between that end a run
-REPLACE_SECONDS = (0.0, 5.0, 10.0, 20.0, 30.0)  # waits before replacements are tried for again
+REPLACE_SECONDS = (0.0, 0.5, 5.0, 10.0, 20.0, 30.0)  # before replacements are tried for again
 
 
 @dataclass
@@ -230,6 +230,7 @@ class Supervision:
             if rank.died:
                 rank.engine.process.kill()  # it must not come back and write
                 lost.append(rank)
+        self._wait_until_gone(lost)
         for rank in lost:
             number = coordinator.rank_of(rank.engine.id)
             rank.number = rank.number if number is None else number
@@ -237,6 +238,11 @@ class Supervision:
         if lost:
             has_moved = any(isinstance(event, Step) for event in self._steps.new())
             self._strikes = 1 if has_moved else self._strikes + 1
+
+    def _wait_until_gone(self, ranks: list[_Rank]) -> None:
+        deadline = time.monotonic() + FOLLOW_SECONDS
+        while any(rank.engine.alive for rank in ranks) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _take_in(self, coordinator: Coordinator, engines: list[Engine], size: int) -> None:
         nobody_left = not self._present
@@ -273,9 +279,7 @@ class Supervision:
         for rank in ranks:
             rank.killed = True
             rank.engine.process.kill()
-        deadline = time.monotonic() + FOLLOW_SECONDS
-        while any(rank.engine.alive for rank in ranks) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
+        self._wait_until_gone(ranks)
 
     def _has_checkpoint(self) -> bool:
         checkpoints = self._folder / CHECKPOINTS_FOLDER
