@@ -146,7 +146,7 @@ class HostEngines:
                     f"{ENGINE_SILENCE_SECONDS:.0f} s after they hear no more of this machine"
                 )
         self._controller = None
-        self._folders = {}
+        self._folders, self._lost_on = {}, {}
         self._slots = [_Slot(slot.host, slot.place) for slot in self._slots]
 
     # Starting ----------------------------------------------------------------------------------
@@ -182,8 +182,9 @@ class HostEngines:
         if self._processes_on(host):
             return
         if host in self._folders:
-            lost = self._lost_on.pop(host, [])
+            lost = self._lost_on.get(host, [])
             self._ssh.ask(host, on_host.end, lost, self._folders[host], True).answer()
+            self._lost_on.pop(host, None)  # not before: a host that is away is asked again
         self._folders[host] = self._ssh.ask(host, on_host.make_folder).answer()
 
     def _start(self, slots: Sequence[_Slot]) -> None:
