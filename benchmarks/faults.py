@@ -3,7 +3,8 @@
     python -m benchmarks.faults --out benchmarks/results/faults.json            # all of them
     python -m benchmarks.faults --only kill freeze --runs 3 --out faults.json   # a few
 
-Runs that the file holds already are not made again.
+Runs that the file holds already are not made again; each says on which of the file's machines it
+was made, and every machine has fault-free runs of its own to compare with.
 
 Each run trains a BERT of 2 layers on 800 generated questions to its target F1, on two engines or,
 where links are cut, on three hosts (network namespaces of this machine, which needs root). During
@@ -68,20 +69,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = words.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # take networks and engines away, too
     os.environ[MARK] = uuid.uuid4().hex  # every process that comes from this one has it
-    machine, rows = describe_machine(), _rows(options.out)
+    command = f"python -m benchmarks.faults --seed {options.seed}"
+    machines, rows = _written(options.out, command)
+    here = _place(machines)
     for kind in options.only:
-        done = sum(row["kind"] == kind for row in rows)
-        for number in range(done, options.runs or RUNS[kind]):
+        counted = [
+            r for r in rows if r["kind"] == kind and (kind != "none" or r["machine"] == here)
+        ]
+        for number in range(len(counted), options.runs or RUNS[kind]):
             with tempfile.TemporaryDirectory(prefix="faults-") as folder:
                 os.environ["XDG_CACHE_HOME"] = f"{folder}/cache"
                 chance = random.Random(f"{options.seed} {kind} {number}")
-                row = {"kind": kind, **_KINDS[kind](Path(folder), chance), "left": _left()}
+                found = _KINDS[kind](Path(folder), chance)
+                row = {"kind": kind, "machine": here, **found, "left": _left()}
             rows.append(row)
             print(json.dumps(row), flush=True)
             text = json.dumps(
                 {
-                    "command": f"python -m benchmarks.faults --seed {options.seed}",
-                    "machine": machine,
+                    "command": command,
+                    "machines": machines,
                     "summary": _summary(rows),
                     "runs": rows,
                 },
@@ -91,12 +97,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(_summary(rows), indent=1))
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The runs that a file of results holds."""
+def _written(path: Path, command: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The machines and the runs that a file of results holds."""
     if not path.exists():
-        return []
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    return rows
+        return [], []
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if results["command"] != command:
+        raise SystemExit(f"{path} was made by {results['command']}: use its seed, or another file.")
+    return results["machines"], results["runs"]
+
+
+def _place(machines: list[dict[str, Any]]) -> int:
+    """This machine's place in the list, where it is put when it is new."""
+    here = describe_machine()
+    for place, machine in enumerate(machines):
+        if all(machine[name] == here[name] for name in ("processor", "cores", "instructions")):
+            return place
+    machines.append(here)
+    return len(machines) - 1
 
 
 # What goes wrong ---------------------------------------------------------------------------------

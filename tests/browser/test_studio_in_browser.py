@@ -22,7 +22,7 @@ from tests.browser.lab_page import (
     write_notebook,
 )
 from tests.browser.studio_page import button, field, shut_kernel_down, tab
-from tests.widgets.waiting import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(1800)  # seconds; each wait below has an end of its own
 LEARNING = 900_000

@@ -15,7 +15,7 @@ from bertkit.cluster import Cluster
 from bertkit.config import Config
 from bertkit.errors import TrainingError
 from bertkit.events import Checkpoint, Evaluation, Notice, Regrouped, Started, Step
-from tests.widgets.waiting import until
+from tests.waiting import until
 
 SECONDS = 400  # the machine may be busy with other things
 TARGET = 85.0

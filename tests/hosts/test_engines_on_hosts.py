@@ -14,7 +14,7 @@ from bertkit_widgets import Studio
 
 from bertkit.cluster import Cluster
 from bertkit.events import Regrouped, Started, Step, read
-from tests.widgets.waiting import until
+from tests.waiting import until
 
 HERE = Path(__file__).parent
 CLUSTER_TESTS = HERE.parent / "cluster"

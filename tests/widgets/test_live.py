@@ -20,7 +20,7 @@ from bertkit.errors import RunError
 from bertkit.events import Event, EventLog, Failed
 from bertkit.run import Run
 from tests.reports import recorded_run
-from tests.widgets.waiting import until
+from tests.waiting import until
 
 CONFIG = Config(evaluate_every=20)
 

@@ -14,7 +14,7 @@ from bertkit_widgets.studio import ASK, TRAINING
 from bertkit.errors import BertkitError, ClusterError
 from bertkit.run import Run
 from tests.reports import recorded_run
-from tests.widgets.waiting import until
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module", autouse=True)

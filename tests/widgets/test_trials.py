@@ -14,7 +14,7 @@ from bertkit.advisor import CurvePoint, Experiment, Space, State, Store
 from bertkit.errors import AdvisorError
 from bertkit.run import Run
 from tests.advisor.conftest import SPACE, objective
-from tests.widgets.waiting import until
+from tests.waiting import until
 
 
 def words(html):
