@@ -10,6 +10,7 @@ encoder made of such operations is as fast as a backward pass written out by han
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,6 +19,12 @@ import tensorflow as tf
 Tensor = Any
 Gradients = Callable[..., Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# XLA reads its flags when it compiles first. It would use half of a 512 bit register; a processor
+# without those takes two of its own.
+_WIDTH = "--xla_cpu_prefer_vector_width"
+if _WIDTH not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_WIDTH}=512".strip()
 
 
 def island(function: Function) -> Function:

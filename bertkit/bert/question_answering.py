@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -77,6 +77,7 @@ class QuestionAnswering:
         precision: Precision,
         dropout: float = 0.0,
         seed: Tensor | None = None,
+        weights: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Score every token as the start and as the end of the answer.
 
@@ -91,6 +92,8 @@ class QuestionAnswering:
             precision: Type of the encoder's computation. The head computes in float32.
             dropout: Rate of hidden values and attention probabilities dropped.
             seed: ``int32 [2]``; decides all dropout masks, needed where there is dropout.
+            weights: Taken instead of `variables`, in their order; matrices of the encoder's layers
+                may be of the type of ``precision`` already.
 
         Returns:
             Logits ``float32 [B, S, 2]``, -1e9 in the padding.
@@ -98,14 +101,14 @@ class QuestionAnswering:
         Raises:
             ValueError: If there is dropout and no seed.
         """
-        weights = dict(zip(self.variable_names, self.variables, strict=True))
+        named = dict(zip(self.variable_names, weights or self.variables, strict=True))
         token_mask = tf.sequence_mask(lengths, tf.shape(input_ids)[1])
         hidden = encode(
-            weights, self.architecture, input_ids, segment_ids, token_mask,
+            named, self.architecture, input_ids, segment_ids, token_mask,
             dtype=tf.as_dtype(precision), rate=dropout, seed=seed,
         )  # fmt: skip
-        scores = tf.matmul(hidden, weights["qa_outputs.weight"], transpose_b=True)
-        scores = tf.nn.bias_add(scores, weights["qa_outputs.bias"])
+        scores = tf.matmul(hidden, named["qa_outputs.weight"], transpose_b=True)
+        scores = tf.nn.bias_add(scores, named["qa_outputs.bias"])
         scores = tf.reshape(scores, tf.concat([tf.shape(input_ids), [2]], 0))
         return tf.where(token_mask[..., None], scores, MASKED)
 

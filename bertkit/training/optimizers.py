@@ -79,15 +79,21 @@ class Optimizer:
         self._excluded = [is_excluded(name) for name in names]
         self._hyperparameters = hyperparameters
         self._direction = {"lamb": lamb_direction, "adamw": adamw_direction}[kind]
-        # One compiled function over all tensors: no kernel launch a tensor, no temporary of its
-        # size; XLA fuses each tensor's update into two passes.
+        # Compiled over all tensors: no kernel launch a tensor, no temporary of its size.
+        self._dense_squares = tf.function(_sum_of_all_squares, jit_compile=True)
+        self._add_rows = tf.function(_add_rows, reduce_retracing=True)
         self._compiled = tf.function(self._update_all, jit_compile=True)
 
-    def update(self, gradients: Sequence[Tensor], *, learning_rate: float, step: int) -> Tensor:
+    def update(
+        self, gradients: Sequence[Tensor | tf.IndexedSlices], *, learning_rate: float, step: int
+    ) -> Tensor:
         """Change the variables in place.
 
         Args:
-            gradients: float32 tensors of the variables' shapes, averaged over the global batch.
+            gradients: Tensors of the variables' shapes, averaged over the global batch, or
+                ``tf.IndexedSlices`` of a matrix of which only some rows have a gradient; a row
+                may come again only as zeros. All rows' moments and weights move, as if the
+                other rows were there as zeros.
             learning_rate: Learning rate of this step.
             step: The step's number from 1, for Adam's bias correction.
 
@@ -95,23 +101,33 @@ class Optimizer:
             The gradients' global norm before clipping, a float32 scalar.
         """
         numbers = self._hyperparameters
+        sparse = {i: g for i, g in enumerate(gradients) if isinstance(g, tf.IndexedSlices)}
+        dense = [None if i in sparse else gradient for i, gradient in enumerate(gradients)]
+        squares = self._dense_squares([gradient for gradient in dense if gradient is not None])
+        squares += sum(tf.reduce_sum(tf.square(slices.values)) for slices in sparse.values())
+        norm = tf.sqrt(squares)
+        scale = clip_scale(norm, numbers.clip_norm)
+        for i, slices in sparse.items():
+            moments = self.first_moments[i], self.second_moments[i]
+            self._add_rows(
+                *moments, slices.indices, slices.values * scale, numbers.beta_1, numbers.beta_2
+            )
         corrections = [1 / (1 - numbers.beta_1**step), 1 / (1 - numbers.beta_2**step)]
-        scalars = tf.constant([learning_rate, *corrections], tf.float32)
-        return self._compiled(list(gradients), scalars)
+        self._compiled(dense, scale, tf.constant([learning_rate, *corrections], tf.float32))
+        return norm
 
-    def _update_all(self, gradients: list[Tensor], scalars: Tensor) -> Tensor:
+    def _update_all(self, gradients: list[Tensor | None], scale: Tensor, scalars: Tensor) -> None:
         learning_rate, *corrections = tf.unstack(scalars)
-        norm = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients]))
-        scale = clip_scale(norm, self._hyperparameters.clip_norm)
         slots = zip(
             self.variables, self.first_moments, self.second_moments, gradients, self._excluded,
             strict=True,
         )  # fmt: skip
         for variable, first, second, gradient, excluded in slots:
-            adam = _adam(first, second, gradient * scale, corrections, self._hyperparameters)
+            if gradient is not None:
+                gradient = tf.cast(gradient, tf.float32) * scale
+            adam = _adam(first, second, gradient, corrections, self._hyperparameters)
             direction = self._direction(variable, adam, excluded, self._hyperparameters)
             variable.assign_sub(learning_rate * direction)
-        return norm
 
 
 def lamb_direction(
@@ -131,8 +147,8 @@ def lamb_direction(
     if excluded:
         return adam
     direction = adam + numbers.weight_decay * weight
-    weight_norm = tf.sqrt(tf.reduce_sum(tf.square(weight)))
-    direction_norm = tf.sqrt(tf.reduce_sum(tf.square(direction)))
+    weight_norm = tf.sqrt(_sum_of_squares(weight))
+    direction_norm = tf.sqrt(_sum_of_squares(direction))
     phi = tf.minimum(weight_norm, numbers.trust_clip) if numbers.trust_clip else weight_norm
     usable = (phi > 0) & (direction_norm > 0)
     trust_ratio = tf.where(usable, phi / tf.where(usable, direction_norm, 1.0), 1.0)
@@ -158,16 +174,40 @@ def is_excluded(name: str) -> bool:
     return name.endswith("bias") or "LayerNorm" in name
 
 
+def _sum_of_all_squares(tensors: list[Tensor]) -> Tensor:
+    return tf.add_n([_sum_of_squares(tf.cast(tensor, tf.float32)) for tensor in tensors])
+
+
+def _sum_of_squares(values: Tensor) -> Tensor:
+    squares = tf.square(values)
+    if len(values.shape) == 2:
+        # Rows by a product, into whose loop XLA fuses the square; it would write a large matrix'
+        # squares to memory to reduce them.
+        squares = tf.matmul(squares, tf.ones([tf.shape(values)[1], 1]))
+    return tf.reduce_sum(squares)
+
+
+def _add_rows(
+    first: Tensor, second: Tensor, rows: Tensor, gradient: Tensor, beta_1: float, beta_2: float
+) -> None:
+    """Put rows' gradients into moments that `_adam` will move on without a gradient."""
+    first.scatter_add(tf.IndexedSlices(gradient * ((1 - beta_1) / beta_1), rows))
+    second.scatter_add(tf.IndexedSlices(tf.square(gradient) * ((1 - beta_2) / beta_2), rows))
+
+
 def _adam(
     first: Tensor,
     second: Tensor,
-    gradient: Tensor,
+    gradient: Tensor | None,
     corrections: list[Tensor],
     numbers: Hyperparameters,
 ) -> Tensor:
     """Move both moments on and return their bias-corrected ratio."""
-    mean = numbers.beta_1 * first + (1 - numbers.beta_1) * gradient
-    square = numbers.beta_2 * second + (1 - numbers.beta_2) * tf.square(gradient)
+    mean = numbers.beta_1 * first
+    square = numbers.beta_2 * second
+    if gradient is not None:
+        mean += (1 - numbers.beta_1) * gradient
+        square += (1 - numbers.beta_2) * tf.square(gradient)
     first.assign(mean)
     second.assign(square)
     return mean * corrections[0] / (tf.sqrt(square * corrections[1]) + numbers.epsilon)

@@ -185,6 +185,8 @@ def test_bfloat16_keeps_float32_weights_and_gradients_near_those_of_float32(plai
     a, b = (
         np.concatenate([g.numpy().ravel() for g in gradients]) for gradients in (found, expected)
     )
-    assert all(g.dtype == tf.float32 for g in found)
+    assert {g.dtype for g in found} == {tf.float32, tf.bfloat16}
+    in_two = a_batch(micro_batches=2)
+    assert all(g.dtype == tf.float32 for g in rounded.gradients(in_two, step=1)[1])
     assert all(variable.dtype == tf.float32 for variable in model.variables)
     assert 0 < np.linalg.norm(a - b) / np.linalg.norm(b) < 0.05
