@@ -90,7 +90,9 @@ class HuggingFace:
         )
         self._torch = torch
         self._model = transformers.BertForQuestionAnswering(config).train()
-        self._forward = torch.compile(self._model, dynamic=True) if compile else self._model
+        # Of one shape, compiled for it alone; else once for all shapes.
+        dynamic = work.cut != "padded"
+        self._forward = torch.compile(self._model, dynamic=dynamic) if compile else self._model
         self._optimizer = torch.optim.AdamW(
             self._model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
         )
@@ -186,7 +188,7 @@ class Products:
 
         (batch, length), dtype = work.shape, tf.as_dtype(precision)
         random = tf.random.Generator.from_seed(1)
-        self._tf, self._runs = tf, []
+        self._tf, self._runs, self._steps = tf, [], work.steps
         for count, m, n, k in forward_products(work.architecture, batch, length):
             layers = work.architecture.num_hidden_layers
             together = count // layers  # examples times heads, whose products are one call
@@ -199,7 +201,7 @@ class Products:
     def turn(self) -> float:
         """See `Program`."""
         for count, three, operands in self._runs:
-            for _ in range(count):
+            for _ in range(count * self._steps):
                 results = three(*operands)
         return float(self._tf.cast(results[0].numpy().ravel()[0], self._tf.float32))
 

@@ -21,17 +21,16 @@ from benchmarks.work import SIZES
 OURS = "bertkit bfloat16"
 
 
-def entries(model: str, batch: int, length: int, *, quick: bool) -> list[Entry]:
+def entries(options: argparse.Namespace) -> list[Entry]:
     """Who takes part."""
-    work = {"model": model, "batch": batch, "length": length}
+    work = {name: getattr(options, name) for name in ("model", "batch", "length", "steps")}
 
     def entry(name: str, program: str, **settings: Any) -> Entry:
         return Entry(name, program, {"work": work, **settings})
 
-    both = [("bfloat16", 0.1)] if quick else [("bfloat16", 0.1), ("float32", 0.1)]
     found = []
-    for precision, dropout in both:
-        same = {"precision": precision, "dropout": dropout}
+    for precision in options.precisions:
+        same = {"precision": precision, "dropout": 0.1}
         found += [
             entry(f"bertkit {precision}", "bertkit", **same),
             entry(f"Hugging Face {precision}", "hugging_face", **same),
@@ -39,19 +38,18 @@ def entries(model: str, batch: int, length: int, *, quick: bool) -> list[Entry]:
             entry(f"keras-hub {precision}", "keras_hub", **same),
             entry(f"products {precision}", "products", precision=precision),
         ]
-    return found
+    return [one for one in found if one.program not in options.without]
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Hold the contest; gives everything that was measured."""
     machine = describe_machine()
-    chosen = entries(options.model, options.batch, options.length, quick=options.quick)
-    with contestants(chosen, options.cores, options.log) as running:
+    with contestants(entries(options), options.cores, options.log) as running:
         seconds = hold(running, options.rounds)
         warm_up = {c.entry.name: round(c.warm_up["warm_up_seconds"], 1) for c in running}
         memory = {c.entry.name: c.turn()["peak_gib"] for c in running}
-    flops = step_flops(SIZES[options.model], options.batch, options.length)
-    summary = summarize(seconds, options.batch, OURS)
+    flops = options.steps * step_flops(SIZES[options.model], options.batch, options.length)
+    summary = summarize(seconds, options.batch * options.steps, OURS)
     peers = [name for name in summary if not name.startswith(("bertkit", "products"))]
     best = min(peers, key=lambda name: statistics.median(seconds[name]))
     for name, row in summary.items():
@@ -60,11 +58,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "machine": machine,
         "model": options.model, "batch": options.batch, "length": options.length,
-        "cores": options.cores, "rounds": options.rounds,
-        "teraflop_of_a_step": round(flops / 1e12, 3),
+        "cores": options.cores, "rounds": options.rounds, "steps_of_a_turn": options.steps,
+        "teraflop_of_a_step": round(flops / options.steps / 1e12, 3),
         "best_peer": best,
         "times_as_fast_as_best_peer": summary[best]["ours_times_as_fast"],
-        "share_of_ceiling": summary["products bfloat16"]["ours_times_as_fast"],
+        "share_of_ceiling": summary.get("products bfloat16", {}).get("ours_times_as_fast"),
         "contestants": summary,
     }  # fmt: skip
 
@@ -73,7 +71,9 @@ def main() -> None:
     """Measure, print and write."""
     words = contest_words(__doc__, model="base", batch=8)
     words.add_argument("--length", type=int, default=384)
-    words.add_argument("--quick", action="store_true", help="bfloat16 only")
+    words.add_argument("--steps", type=int, default=2, help="steps of a turn, one after the other")
+    words.add_argument("--precisions", nargs="+", default=["bfloat16"])
+    words.add_argument("--without", nargs="+", default=[], metavar="PROGRAM", help="leave out")
     options = words.parse_args()
     show(measure(options), options.out)
 
