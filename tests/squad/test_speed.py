@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import numpy as np
 
-from bertkit.squad.dataset import Dataset
 from bertkit.squad.features import make_features
 from bertkit.squad.reading import read_squad
 from bertkit.squad.scoring import score
 from bertkit.squad.spans import best_answers
 from bertkit.squad.tokenization import load_tokenizer
+from tests.repeated import repeated
 
 SETTINGS = {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64}
-
-
-def repeated(data: Dataset, count: int) -> Dataset:
-    """The same questions again and again, with ids and paragraphs of their own."""
-    contexts, questions = [], []
-    for turn in range(-(-count // len(data))):
-        shift = len(contexts)
-        contexts += [f"{context} {turn}" for context in data.contexts]
-        questions += [
-            replace(q, id=f"{q.id}-{turn}", context_index=q.context_index + shift)
-            for q in data.questions
-        ]
-    return Dataset(data.name, tuple(contexts), tuple(questions[:count]))
 
 
 def test_features_of_22_000_questions(squad_folder, vocab_file):

@@ -1,0 +1,86 @@
+"""How long it takes to make features of 88,000 questions, and to find and score 10,570 answers.
+
+The real questions of a folder are repeated, with paragraphs of their own, until there are so many.
+
+    python -m benchmarks.inputs_and_scores --data squad --out inputs_and_scores.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import describe_machine
+from bertkit.bert.pretrained import load_pretrained
+from bertkit.squad.features import make_features
+from bertkit.squad.reading import read_squad
+from bertkit.squad.scoring import score
+from bertkit.squad.spans import best_answers
+from bertkit.squad.tokenization import load_tokenizer
+from tests.repeated import repeated
+
+TRAIN, DEV = 88_000, 10_570
+SETTINGS = {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64}
+
+
+def timed(work: Callable[[], Any], times: int) -> tuple[Any, dict[str, Any]]:
+    """Do it some times; gives the last result and the wall seconds."""
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        result = work()
+        seconds.append(round(time.perf_counter() - began, 3))
+    return result, {"seconds": seconds, "median_seconds": statistics.median(seconds)}
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure all of it."""
+    machine = describe_machine()
+    pretrained = load_pretrained("minilm")
+    tokenizer = load_tokenizer(pretrained.vocab_file, lowercase=pretrained.lowercase)
+    train = repeated(read_squad(options.data / "train-v1.1.json", training=True), TRAIN)
+    dev = repeated(read_squad(options.data / "dev-v1.1.json"), DEV)
+
+    def features(data: Any, training: bool) -> Callable[[], Any]:
+        return lambda: make_features(data, tokenizer, training=training, **SETTINGS)
+
+    found, made = timed(features(train, True), options.times)
+    dev_features, made_dev = timed(features(dev, False), options.times)
+    random = np.random.default_rng(0)
+    starts, ends = (
+        [random.normal(size=n).astype(np.float32) for n in dev_features.lengths] for _ in range(2)
+    )
+    answers, answered = timed(lambda: best_answers(dev, dev_features, starts, ends), options.times)
+    texts = {key: answer.text for key, answer in answers.items()}
+    scores, scored = timed(lambda: score(dev, texts), options.times)
+    return {
+        "machine": machine,
+        "features_of_training_questions": {"questions": TRAIN, "features": len(found), **made},
+        "features_of_dev_questions": {"questions": DEV, "features": len(dev_features), **made_dev},
+        "answers_from_logits": {"questions": DEV, **answered},
+        "scores_of_predictions": {"questions": scores.total, **scored},
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    words.add_argument("--data", type=Path, required=True, help="folder of real questions")
+    words.add_argument("--times", type=int, default=3)
+    words.add_argument("--out", type=Path)
+    options = words.parse_args()
+    text = json.dumps(measure(options), indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
