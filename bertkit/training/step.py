@@ -1,5 +1,8 @@
 """One optimizer step on one rank: gradients of its micro-batches, their sum over ranks, the update.
 
+Gradients go round while the backward pass goes on: each layer's are sent as soon as the last
+micro-batch has them, and the ranks only wait for what is still under way at the end.
+
 The word embeddings are the largest tensor and a step touches few of their rows. Every rank knows
 the tokens of the whole global batch (batches follow from the seed), so all ranks agree on the
 touched rows without a message, add up gradients for those rows only and send just them. That is
@@ -8,8 +11,9 @@ exact, needs no gather of indices, and moves a small part of what ``sparse_as_de
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +58,8 @@ class StepOutcome:
         gradient_norm: Global norm before clipping.
         stop: Whether any rank asked to stop.
         meet: Whether any rank has heard that the ranks should meet.
-        rank_seconds: Time that each rank computed before the sum over ranks, ``[ranks]``.
-        communication_seconds: Time this rank spent in the sum over ranks.
+        rank_seconds: Time after which each rank had computed its gradients, ``[ranks]``.
+        communication_seconds: Time this rank waited for the sum over ranks after it had computed.
     """
 
     loss: float
@@ -103,10 +107,17 @@ class TrainingStep:
         self._embeddings = model.variable_names.index(WORD_EMBEDDINGS)
         self._rounded = _rounded_matrices(model, precision)
         self._round = tf.function(self._round_matrices, jit_compile=True)
+        self._groups = _groups(model.variable_names)
         self._gradients = tf.function(self._loss_and_gradients, input_signature=_SIGNATURE)
+        totals = [_like(variable) for variable in model.variables]
+        totals[self._embeddings] = tf.TensorSpec([None, totals[self._embeddings].shape[1]])
+        self._sums = {
+            False: tf.function(self._loss_and_sums, input_signature=_SIGNATURE),
+            True: tf.function(self._loss_and_sums, input_signature=(*_SIGNATURE, totals)),
+        }
         self._widen = tf.function(_widen, reduce_retracing=True)
         self._add = tf.function(_add, jit_compile=True)
-        self._sum = tf.function(self._sum_over_ranks, reduce_retracing=True)
+        self._sum_words = tf.function(self._sum_words_over_ranks, reduce_retracing=True)
 
     def __call__(
         self, batch: StepInput, *, step: int, learning_rate: float, stop: Callable[[], bool]
@@ -120,17 +131,18 @@ class TrainingStep:
             stop: Whether this rank wants everybody to stop after this step; asked as late as
                 possible, just before the ranks speak with each other.
         """
-        began = time.perf_counter()
-        value, gradients = self.gradients(batch, step)
-        computed = time.perf_counter()
+        began = time.time()
+        if self.world.size > 1:
+            value, gradients, computed = self._summed_gradients(batch, step)
+        else:
+            value, gradients = self.gradients(batch, step)
+            computed = time.time()
         rank_seconds = np.zeros(self.world.size, np.float32)
         rank_seconds[self.world.rank] = computed - began
         words = [value, float(stop()), float(self.world.should_meet), *rank_seconds]
-        if self.world.size > 1:
-            gradients = self._widen(gradients)  # a sum over ranks is rounded nowhere
-        *gradients, totals = self._sum([*gradients, tf.stack(words)])
+        totals = self._sum_words(tf.stack(words))
         mean_loss, stops, meets, *rank_seconds = totals.numpy().tolist()
-        communication = time.perf_counter() - computed
+        communication = time.time() - computed
         gradients[self._embeddings] = tf.IndexedSlices(gradients[self._embeddings], batch.rows)
         norm = self._optimizer.update(gradients, learning_rate=learning_rate, step=step)
         return StepOutcome(
@@ -148,22 +160,43 @@ class TrainingStep:
             of ``batch.rows``. Matrices' gradients are of the computation's type where one pass
             made them, and sums of several passes float32, like everything else.
         """
-        rows = tf.constant(batch.rows)
+        if not batch.micro_batches:
+            raise ValueError("a step needs at least one micro-batch on every rank")
+        return self._accumulate(batch, step, range(len(batch.micro_batches)))
+
+    def _summed_gradients(self, batch: StepInput, step: int) -> tuple[Tensor, list[Tensor], float]:
+        """`gradients` summed over ranks too, and when this rank had computed its own."""
+        if not batch.micro_batches:
+            raise ValueError("a step needs at least one micro-batch on every rank")
+        last = len(batch.micro_batches) - 1
+        value, total = self._accumulate(batch, step, range(last))
+        before = [self._widen(total)] if total else []
+        part, gradients, computed = self._sums[bool(before)](
+            *self._arguments(batch, step, last), *before
+        )
+        return value + part, gradients, float(computed)
+
+    def _accumulate(
+        self, batch: StepInput, step: int, passes: Iterable[int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Loss and gradients of some passes; no gradients of none."""
         if self._rounded:
             self._round()
         value: Tensor = tf.constant(0.0)
-        total: list[Tensor] | None = None
-        for number, arrays in enumerate(batch.micro_batches):
-            seed = _dropout_seed(self._seed, step, self.world.rank, number)
-            part, gradients = self._gradients(
-                arrays.input_ids, arrays.segment_ids, arrays.lengths, arrays.start_positions,
-                arrays.end_positions, arrays.weights, seed, rows,
-            )  # fmt: skip
+        total: list[Tensor] = []
+        for number in passes:
+            part, gradients = self._gradients(*self._arguments(batch, step, number))
             value += part
-            total = gradients if total is None else self._sum_of_passes(total, gradients)
-        if total is None:
-            raise ValueError("a step needs at least one micro-batch on every rank")
+            total = self._sum_of_passes(total, gradients) if total else gradients
         return value, total
+
+    def _arguments(self, batch: StepInput, step: int, number: int) -> tuple[Tensor, ...]:
+        arrays = batch.micro_batches[number]
+        seed = _dropout_seed(self._seed, step, self.world.rank, number)
+        return (
+            arrays.input_ids, arrays.segment_ids, arrays.lengths, arrays.start_positions,
+            arrays.end_positions, arrays.weights, seed, tf.constant(batch.rows),
+        )  # fmt: skip
 
     def _loss_and_gradients(
         self,
@@ -199,8 +232,28 @@ class TrainingStep:
         summed = self._add(*(_without(values, self._embeddings) for values in (total, gradients)))
         return [*summed[: self._embeddings], rows, *summed[self._embeddings :]]
 
-    def _sum_over_ranks(self, tensors: list[Tensor]) -> list[Tensor]:
-        return self.world.sum_tensors(tensors, compression=self._compression)
+    def _loss_and_sums(self, *arguments: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The last pass, whose gradients go round group by group as they come.
+
+        In a graph, an operation starts when what it reads is there, and Horovod's wait for no
+        thread: while a layer's gradients travel, those of the layers before it are computed.
+        """
+        *given, total = arguments if len(arguments) > len(_SIGNATURE) else (*arguments, None)
+        value, gradients = self._loss_and_gradients(*given)
+        gradients = _widen(gradients) if total is None else _add(total, gradients)
+        with tf.control_dependencies(gradients):
+            computed = tf.timestamp()
+        sums: list[Tensor] = [None] * len(gradients)
+        for name, numbers in self._groups.items():
+            group = self.world.sum_tensors(
+                [gradients[number] for number in numbers], compression=self._compression, name=name
+            )
+            for number, tensor in zip(numbers, group, strict=True):
+                sums[number] = tensor
+        return value, sums, computed
+
+    def _sum_words_over_ranks(self, words: Tensor) -> Tensor:
+        return self.world.sum_tensors([words])[0]
 
 
 def touched_rows(input_ids: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
@@ -229,6 +282,22 @@ def _rounded_matrices(model: QuestionAnswering, precision: Precision) -> dict[in
         )
         if name.startswith("bert.encoder.layer.") and len(variable.shape) == 2
     }
+
+
+def _groups(names: Sequence[str]) -> dict[str, list[int]]:
+    """The weights whose gradients travel together, by number: each layer's, and the others alone.
+
+    The word embeddings' come at the very end, and must not make others wait.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        layer = re.match(r"bert\.encoder\.layer\.\d+", name)
+        groups.setdefault(layer[0] if layer else name, []).append(number)
+    return groups
+
+
+def _like(variable: Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec(variable.shape, tf.float32)
 
 
 def _widen(tensors: list[Tensor]) -> list[Tensor]:

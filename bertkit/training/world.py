@@ -78,7 +78,9 @@ class World(Protocol):
         """Say what this rank does by itself, for as long as the others may have to wait for it."""
         ...
 
-    def sum_tensors(self, tensors: Sequence[Tensor], *, compression: str = "none") -> list[Tensor]:
+    def sum_tensors(
+        self, tensors: Sequence[Tensor], *, compression: str = "none", name: str = "sum_tensors"
+    ) -> list[Tensor]:
         """Add up tensors over all ranks, position by position; for use inside ``tf.function``.
 
         Args:
@@ -86,6 +88,7 @@ class World(Protocol):
                 float32.
             compression: ``"float16"`` sends matrices in half precision. Vectors and scalars
                 always travel whole: they are few bytes, and may hold counts.
+            name: What the ranks know this sum by; sums under way at once need names of their own.
 
         Returns:
             The sums, each in its tensor's dtype, the same bits on every rank.
@@ -166,8 +169,11 @@ class SingleWorld(_StayTogether):
         """See `World`."""
         return self
 
-    def sum_tensors(self, tensors: Sequence[Tensor], *, compression: str = "none") -> list[Tensor]:
+    def sum_tensors(
+        self, tensors: Sequence[Tensor], *, compression: str = "none", name: str = "sum_tensors"
+    ) -> list[Tensor]:
         """See `World`."""
+        del name
         _check_compression(compression)
         return [tf.convert_to_tensor(tensor) for tensor in tensors]
 
@@ -231,7 +237,9 @@ class HorovodWorld(_StayTogether):
         self._has_met = True
         return self
 
-    def sum_tensors(self, tensors: Sequence[Tensor], *, compression: str = "none") -> list[Tensor]:
+    def sum_tensors(
+        self, tensors: Sequence[Tensor], *, compression: str = "none", name: str = "sum_tensors"
+    ) -> list[Tensor]:
         """See `World`."""
         _check_compression(compression)
         tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
@@ -246,7 +254,7 @@ class HorovodWorld(_StayTogether):
             summed = self._hvd.grouped_allreduce(
                 [travelling[i] for i in positions],
                 op=self._hvd.Sum,
-                name=f"sum_tensors_{len(positions)}_{dtype}",
+                name=f"{name}_{len(positions)}_{dtype}",
                 ignore_name_scope=True,
             )
             for position, value in zip(positions, summed, strict=True):

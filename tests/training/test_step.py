@@ -31,8 +31,8 @@ SIZES = Architecture(
 class StoppingWorld(SingleWorld):
     """This rank and one more, which has nothing to add but its wish to stop."""
 
-    def sum_tensors(self, tensors, *, compression="none"):
-        *gradients, totals = super().sum_tensors(tensors, compression=compression)
+    def sum_tensors(self, tensors, *, compression="none", name="sum_tensors"):
+        *gradients, totals = super().sum_tensors(tensors, compression=compression, name=name)
         return [*gradients, totals + tf.one_hot(1, totals.shape[0])]
 
 
