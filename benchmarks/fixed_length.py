@@ -38,7 +38,7 @@ def entries(options: argparse.Namespace) -> list[Entry]:
             entry(f"keras-hub {precision}", "keras_hub", **same),
             entry(f"products {precision}", "products", precision=precision),
         ]
-    return [one for one in found if one.program not in options.without]
+    return [one for one in found if not {one.program, one.name} & set(options.without)]
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def main() -> None:
     words.add_argument("--length", type=int, default=384)
     words.add_argument("--steps", type=int, default=2, help="steps of a turn, one after the other")
     words.add_argument("--precisions", nargs="+", default=["bfloat16"])
-    words.add_argument("--without", nargs="+", default=[], metavar="PROGRAM", help="leave out")
+    words.add_argument("--without", nargs="+", default=[], metavar="NAME", help="leave out")
     options = words.parse_args()
     show(measure(options), options.out)
 

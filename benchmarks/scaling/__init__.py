@@ -13,8 +13,9 @@ ranks, and draws the picture beside it.
 
 What the model holds, and what it leaves out:
 
-- One sum a step, after backward, however many passes are accumulated (`step_time`). Nothing
-  overlaps, since bertkit sums when backward is done; ``overlap`` is a parameter.
+- One sum a step, however many passes are accumulated (`step_time`). It goes on beside the last
+  pass's backward for as much of it as was measured on two ranks with a core each, whose sums take
+  the core that backward needs; ranks with more cores than one are taken to hide no more.
 - Gloo's ring with its segments and hand-shakes, one fused buffer after another, and Horovod's
   agreement before it (`collectives`). Two levels of rings are modelled and were not measured:
   Horovod offers them over MPI and NCCL, not over Gloo.

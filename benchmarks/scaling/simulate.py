@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy.optimize import brentq  # type: ignore[import-untyped]
 
 from benchmarks.scaling import fitting, published
@@ -14,6 +16,7 @@ from benchmarks.scaling.gradients import gradients_of
 from benchmarks.scaling.measure import ROWS
 from benchmarks.scaling.picture import draw
 from benchmarks.scaling.step_time import (
+    BACKWARD_SHARE,
     Node,
     Setting,
     TouchedRows,
@@ -41,6 +44,7 @@ def simulate(measured: Found, picture: Path) -> Found:
     points = [*measured["sums_of_two"]["points"], *measured["sums_of_four"]["points"]]
     transport = fitting.fit_transport(points, ROWS)
     lines = fitting.table(points, transport, ROWS)
+    overlap = measured_overlap(measured["steps"], transport)
     counts = {int(n): rows for n, rows in measured["rows"]["distinct_tokens"].items()}
     rows = TouchedRows(counts, vocabulary_of(MODEL))
     here = _node_here(measured["large"]["points"])
@@ -61,20 +65,20 @@ def simulate(measured: Found, picture: Path) -> Found:
         "transport_seconds": {k: float(f"{v:.4g}") for k, v in vars(transport).items()},
         "errors_of_sums": errors,
         "sums": lines,
-        "whole_steps": _whole_steps(measured["steps"], transport),
+        "whole_steps": _whole_steps(measured["steps"], transport, overlap),
         "assumed": {
             "round_trip_ms": 1e3 * ROUND_TRIP,
             "payload_share_of_ethernet": round(ETHERNET_FRAMES, 4),
-            "overlap": 0.0,
+            "overlap": round(overlap, 3),
             "transport": "as measured on this machine, with a core for each rank",
         },
         "four_ranks_ten_gigabit": {
-            name: _four_ranks(node, transport, rows, errors["held_out"]["worst"])
+            name: _four_ranks(node, transport, rows, overlap, errors["held_out"]["worst"])
             for name, node in nodes.items()
         },
         "published_exchange": _published_exchange(logged, transport),
-        "fastest_nodes_that_hold": _limits(here, transport, rows),
-        "efficiency": _curves(logged, transport, rows),
+        "fastest_nodes_that_hold": _limits(here, transport, rows, overlap),
+        "efficiency": _curves(logged, transport, rows, overlap),
     }
     draw(found, points, logged, picture)
     return found
@@ -100,22 +104,27 @@ def _node(step_seconds: float, here: Node) -> Node:
     return Node(here.per_example * factor, here.per_step * factor)
 
 
-def _four_ranks(node: Node, transport: Transport, rows: TouchedRows, error: float) -> Found:
+def _four_ranks(
+    node: Node, transport: Transport, rows: TouchedRows, overlap: float, error: float
+) -> Found:
     """Efficiency of four ranks at 10 GbE, as bertkit is and as options would have it."""
     ranks, examples = published.NODES, published.EXAMPLES_PER_RANK
-    plain = setting_of(node, TEN_GIGABIT, transport)
+    plain = setting_of(node, TEN_GIGABIT, transport, overlap=overlap)
     ways = {
         "as bertkit is": plain,
         "float16 compression": plain.replace(compression="float16"),
-        "if sums overlapped backward": plain.replace(overlap=1.0),
-        "if sums cost the processor nothing": plain.replace(transport=IDEAL),
+        "if sums waited for backward's end": plain.replace(overlap=0.0),
+        "if sums waited and cost the processor nothing": plain.replace(
+            overlap=0.0, transport=IDEAL
+        ),
     }
     time = step_time(plain, ranks, examples, rows)
     return {
         "tflops": round(_tflops(node), 3),
         "step_seconds": {k: round(v, 3) for k, v in vars(time).items()},
         "efficiency_if_sums_took_as_much_longer_as_the_worst_predicted_one": round(
-            (time.passes + time.update) / (time.passes + time.update + time.sums / (1 - error)), 4
+            (time.passes + time.update) / (time.total + time.sums / (1 - error) - time.sums),
+            4,
         ),
         "efficiency": {
             name: {
@@ -140,12 +149,12 @@ def _published_exchange(node: Node, transport: Transport) -> Found:
     }
 
 
-def _limits(here: Node, transport: Transport, rows: TouchedRows) -> Found:
+def _limits(here: Node, transport: Transport, rows: TouchedRows, overlap: float) -> Found:
     """How fast nodes may be before four of them fall below the published efficiency."""
 
     def efficiency(times: float, gigabits: float, compression: str, examples: int) -> float:
         node = Node(here.per_example / times, here.per_step / times)
-        setting = setting_of(node, gigabits, transport, compression=compression)
+        setting = setting_of(node, gigabits, transport, compression=compression, overlap=overlap)
         return weak_efficiency(setting, published.NODES, examples, rows)
 
     answers = []
@@ -174,10 +183,10 @@ def _limits(here: Node, transport: Transport, rows: TouchedRows) -> Found:
     return {"efficiency": round(published.EFFICIENCY, 4), "nodes": answers}
 
 
-def _curves(node: Node, transport: Transport, rows: TouchedRows) -> list[Found]:
+def _curves(node: Node, transport: Transport, rows: TouchedRows, overlap: float) -> list[Found]:
     curves = []
     for gigabits in GIGABITS:
-        plain = setting_of(node, gigabits, transport)
+        plain = setting_of(node, gigabits, transport, overlap=overlap)
         fast = Link(1 / transport.move, ROUND_TRIP) if transport.move else plain.link
         ways = {
             "ring": plain,
@@ -201,26 +210,56 @@ def _curves(node: Node, transport: Transport, rows: TouchedRows) -> list[Found]:
     return curves
 
 
-def _whole_steps(steps: Found, transport: Transport) -> list[Found]:
+def measured_overlap(steps: Found, transport: Transport) -> float:
+    """Share of the last pass's backward that hid sums, where the sums took longer than that.
+
+    The median of the shaped links, from 0 to 1: two ranks that sum, against two that compute at
+    once and do not.
+    """
+    apart, room = _apart(steps)
+    shares = []
+    for point in _summing(steps):
+        sums = _sums_of(steps, point, transport)
+        if sums > room:
+            shares.append((apart["seconds"] + sums - point["seconds"]) / room)
+    return float(np.clip(statistics.median(shares), 0.0, 1.0))
+
+
+def _whole_steps(steps: Found, transport: Transport, overlap: float) -> list[Found]:
     """Whole steps of two ranks, predicted from two that compute at once and do not sum."""
-    apart = next(p for p in steps["points"] if p["ranks"] == 2 and not p["sum_over_ranks"])
+    apart, room = _apart(steps)
     lines = []
-    for point in steps["points"]:
-        if not point["sum_over_ranks"]:
-            continue
-        buffers = gradients_of(steps["task"]["model"], point["rows"]).buffers
-        sums = sum_seconds(buffers, point["ranks"], fitting.link_of(point), transport)
-        predicted = apart["seconds"] + sums
+    for point in _summing(steps):
+        sums = _sums_of(steps, point, transport)
+        predicted = apart["seconds"] + sums - min(sums, overlap * room)
         lines.append(
             {
                 "megabits": point["megabits_of_shape"],
                 "delay_ms": point["delay_ms"],
                 "measured": point["seconds"],
                 "predicted": round(predicted, 4),
+                "predicted_without_overlap": round(apart["seconds"] + sums, 4),
                 "relative_error": round(predicted / point["seconds"] - 1, 3),
             }
         )
     return lines
+
+
+def _summing(steps: Found) -> list[Found]:
+    return [point for point in steps["points"] if point["sum_over_ranks"]]
+
+
+def _apart(steps: Found) -> tuple[Found, float]:
+    """Two ranks that do not sum, and the seconds of their last pass's backward."""
+    apart = next(p for p in steps["points"] if p["ranks"] == 2 and not p["sum_over_ranks"])
+    passes = steps["task"]["examples"] / steps["task"]["pass_examples"]
+    computing = apart["computing_seconds"] - apart["update_seconds"]
+    return apart, BACKWARD_SHARE * computing / passes
+
+
+def _sums_of(steps: Found, point: Found, transport: Transport) -> float:
+    buffers = gradients_of(steps["task"]["model"], point["rows"]).buffers
+    return sum_seconds(buffers, point["ranks"], fitting.link_of(point), transport)
 
 
 def _tflops(node: Node) -> float:

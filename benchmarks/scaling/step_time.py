@@ -2,8 +2,9 @@
 
 A step is, on every rank: its passes, forward and backward, one after another (gradient
 accumulation: the gradients stay on the rank until the last of them); one sum over ranks; one
-update, the same on every rank whatever its share of the batch. bertkit sums when all of backward
-is done, so nothing overlaps today (``overlap=0``); ``overlap`` says what it would bring.
+update, the same on every rank whatever its share of the batch. bertkit sums each layer's gradients
+while the last pass's backward goes on; ``overlap`` says how much of that time is of use, which
+`simulate.measured_overlap` takes from whole steps on shaped links.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Setting:
         link: A host's link to the others.
         transport: What the processor adds to a sum.
         compression: ``"none"`` or ``"float16"``.
-        overlap: Share of the last pass's backward during which sums are under way; 0 as bertkit is.
+        overlap: Share of the last pass's backward during which sums are under way.
         pass_examples: Most examples of one pass on a rank.
         ranks_per_host: More than one: the hosts' links are shared.
         local: What joins the ranks of one host.

@@ -15,6 +15,7 @@ from benchmarks.scaling.collectives import (
     Transport,
     hierarchical_seconds,
     ring_seconds,
+    sum_seconds,
 )
 from benchmarks.scaling.gradients import FUSION_BYTES, Buffer, fuse, gradients_of
 from benchmarks.scaling.step_time import (
@@ -225,3 +226,28 @@ def test_the_model_finds_again_what_made_the_sums():
     found = fitting.fit_transport(points, rows=4096)
     lines = fitting.table(points, found, rows=4096)
     assert fitting.errors(lines, lambda line: line["held_out"])["worst"] < 0.05
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.4, 1.0])
+def test_the_overlap_that_made_the_steps_is_found_again(overlap):
+    from benchmarks.scaling import fitting, simulate
+
+    transport = Transport(
+        copy=6e-10, move=4e-10, add_half=5e-9, message=5e-5, start=4e-3, start_trips=2
+    )
+    computing, update = 1.0, 0.2
+    room = (computing - update) / 2 * 2 / 3  # two passes, two thirds of each backward
+    points = [
+        {"ranks": 2, "sum_over_ranks": False, "seconds": 1.1, "rows": 1024,
+         "computing_seconds": computing, "update_seconds": update},
+    ]  # fmt: skip
+    for rate in (None, 100, 500, 1000):
+        point = {
+            "ranks": 2, "sum_over_ranks": True, "rows": 2048, "megabits_of_shape": rate,
+            "delay_ms": 0.0, "round_trip_ms": 0.05,
+        }  # fmt: skip
+        link = fitting.link_of(point)
+        sums = sum_seconds(gradients_of("minilm", 2048).buffers, 2, link, transport)
+        points.append({**point, "seconds": 1.1 + sums - min(sums, overlap * room)})
+    steps = {"task": {"model": "minilm", "examples": 8, "pass_examples": 4}, "points": points}
+    assert simulate.measured_overlap(steps, transport) == pytest.approx(overlap, abs=1e-6)
