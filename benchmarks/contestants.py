@@ -236,7 +236,7 @@ def main() -> None:
         program = PROGRAMS[sys.argv[1]](Work(**settings.pop("work")), **settings)
         program.turn()
         program.turn()
-        answer({"warm_up_seconds": time.perf_counter() - began})
+        answer({"warm_up_seconds": time.perf_counter() - began, "peak_gib": _peak_memory()})
         for _ in sys.stdin:
             began = time.perf_counter()
             loss = program.turn()
