@@ -36,6 +36,12 @@ class StoppingWorld(SingleWorld):
         return [*gradients, totals + tf.one_hot(1, totals.shape[0])]
 
 
+class WithASilentRank(SingleWorld):
+    """This rank and one whose gradients are zero, so that a sum over both is this rank's."""
+
+    size = 2
+
+
 def a_step(*, dropout=0.0, seed=3, world=None, kind="adamw", precision="float32"):
     model = QuestionAnswering(SIZES, seed=1)
     optimizer = Optimizer(kind, model.variables, model.variable_names, Hyperparameters())
@@ -190,3 +196,22 @@ def test_bfloat16_keeps_float32_weights_and_gradients_near_those_of_float32(plai
     assert all(g.dtype == tf.float32 for g in rounded.gradients(in_two, step=1)[1])
     assert all(variable.dtype == tf.float32 for variable in model.variables)
     assert 0 < np.linalg.norm(a - b) / np.linalg.norm(b) < 0.05
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("passes", [1, 2, 3])
+def test_gradients_that_go_round_in_backward_are_those_that_wait_for_its_end(passes, precision):
+    """The last pass sends its gradients, with those of the passes before it, in groups."""
+    batch = a_batch(micro_batches=passes)
+    (alone, one), (together, both) = (
+        a_step(precision=precision, world=world) for world in (SingleWorld(), WithASilentRank())
+    )
+    found, expected = (
+        step(batch, step=1, learning_rate=0.01, stop=lambda: False) for step in (both, one)
+    )
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-6)
+    assert found.rank_seconds[0] > 0
+    assert found.rank_seconds[1] == 0
+    for name, a, b in zip(alone.variable_names, together.variables, alone.variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6, err_msg=name)
