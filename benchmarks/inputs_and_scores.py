@@ -57,7 +57,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     starts, ends = (
         [random.normal(size=n).astype(np.float32) for n in dev_features.lengths] for _ in range(2)
     )
-    answers, answered = timed(lambda: best_answers(dev, dev_features, starts, ends), options.times)
+    answers, answered = timed(
+        lambda: best_answers(
+            dev, dev_features, starts, ends, max_answer_length=30, version_2=False
+        ),
+        options.times,
+    )
     texts = {key: answer.text for key, answer in answers.items()}
     scores, scored = timed(lambda: score(dev, texts), options.times)
     return {
