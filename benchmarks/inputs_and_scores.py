@@ -27,7 +27,7 @@ from bertkit.squad.tokenization import load_tokenizer
 from tests.repeated import repeated
 
 TRAIN, DEV = 88_000, 10_570
-SETTINGS = {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64}
+SETTINGS: dict[str, Any] = {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64}
 
 
 def timed(work: Callable[[], Any], times: int) -> tuple[Any, dict[str, Any]]:
@@ -59,7 +59,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     )
     answers, answered = timed(
         lambda: best_answers(
-            dev, dev_features, starts, ends, max_answer_length=30, version_2=False
+            dev_features, dev, starts, ends, max_answer_length=30, version_2=False
         ),
         options.times,
     )

@@ -1,7 +1,9 @@
 """What a second rank brings: the same training on one core by one rank, and on two by two.
 
-The 22M model trains on the bundled sample with the same global batches, each engine bound to one
-core of its own, in turns whose order is swapped from pair to pair. Both clusters stay up; engines
+The 22M model trains on the bundled sample, each engine bound to one core of its own, in turns whose
+order is swapped from pair to pair. A rank's batch stays the same, so two ranks' global batch is
+twice as large; with ``--strong`` the global batch stays the same, and a rank's update takes as long
+for half of the examples. Both clusters stay up; engines
 that have nothing to do take no time. What is counted is the time from step to step, with pauses.
 
     python -m benchmarks.two_ranks --out benchmarks/results/two_ranks.json
@@ -63,8 +65,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         write_sample(folder / "sample")
         config = Config(
             data=str(folder / "sample"), dev_file=str(few_dev_questions(folder / "sample")),
-            batch_size=options.batch, compression=options.compression,
-            output=str(folder / "runs"), target_f1=100.1, num_epochs=1000.0,
+            batch_size=options.batch, num_epochs=1000.0, compression=options.compression,
+            output=str(folder / "runs"), target_f1=100.1,
             step_threshold=LEFT_OUT + options.steps, evaluate_every=0, checkpoint_every=0,
         )  # fmt: skip
         with Cluster(n=1, cores_per_engine=1) as one, Cluster(n=2, cores_per_engine=1) as two:
@@ -72,12 +74,23 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 train(cluster, config.replace(step_threshold=LEFT_OUT + 2))
             for number in range(options.pairs):
                 order = [(2, two), (1, one)] if number % 2 else [(1, one), (2, two)]
-                pairs.append({str(ranks): train(cluster, config) for ranks, cluster in order})
+                pairs.append(
+                    {
+                        str(ranks): train(
+                            cluster,
+                            config.replace(
+                                batch_size=options.batch * (1 if options.strong else ranks)
+                            ),
+                        )
+                        for ranks, cluster in order
+                    }
+                )
                 print(pairs[-1], flush=True)
     ratios = [p["2"]["examples_per_second"] / p["1"]["examples_per_second"] for p in pairs]
     return {
         "machine": machine,
-        "batch_size": options.batch,
+        "batch_of_a_rank_alone": options.batch,
+        "global_batch_stays_the_same": options.strong,
         "steps": options.steps,
         "compression": options.compression,
         "pairs": pairs,
@@ -95,6 +108,7 @@ def main() -> None:
     words.add_argument("--pairs", type=int, default=5)
     words.add_argument("--steps", type=int, default=30)
     words.add_argument("--batch", type=int, default=32)
+    words.add_argument("--strong", action="store_true", help="keep the global batch")
     words.add_argument("--compression", default="none")
     words.add_argument("--out", type=Path)
     options = words.parse_args()
