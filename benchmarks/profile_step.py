@@ -30,13 +30,14 @@ from benchmarks.work import SIZES, Work
 
 STEPS = 3
 KINDS = {
-    "MatMul:_MklMatMul": "dense products",
-    "BatchMatMulV2": "attention's products",
-    "Softmax:": "softmax",
+    "_MklMatMul": "dense products",
+    "_MklBatchMatMulV2": "attention's products",
+    "_MklFusedBatchMatMulV2": "attention's products",
+    "_MklSoftmax": "softmax",
     "ConcatV2": "concatenations",
-    "Cast:": "casts",
+    "Cast": "casts",
 }
-"""Part of an operation's name, and what is said of it."""
+"""Types of TensorFlow's operations, and what is said of them."""
 
 
 def trace(program: Bertkit, folder: str) -> float:
@@ -69,9 +70,8 @@ def operations(folder: str) -> Counter[str]:
 
 
 def _kind(name: str) -> str | None:
-    for part, kind in KINDS.items():
-        if part in name:
-            return kind
+    if kind := KINDS.get(name.rpartition(":")[2]):
+        return kind
     if name.startswith("EagerLocalExecute: __inference_"):
         function = name.removeprefix("EagerLocalExecute: __inference_").rsplit("_", 1)[0]
         return f"function {function.strip('_')}"
