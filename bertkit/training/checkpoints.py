@@ -74,9 +74,10 @@ def save_checkpoint(run_folder: Path, position: Position, arrays: Arrays, keep: 
         save_file(arrays, scratch / _TENSORS)
         (scratch / _PROGRESS).write_text(json.dumps(asdict(position)) + "\n", encoding="utf-8")
 
+    # Before as well: each process that is killed between the two would leave one more.
+    _keep_newest(run_folder, keep)
     _write_folder(folder, fill)
-    for old in checkpoints(run_folder)[:-keep]:
-        _remove(old)
+    _keep_newest(run_folder, keep)
     return folder
 
 
@@ -143,6 +144,11 @@ def _write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"cannot write {folder}: {reason}; free some space") from error
     _force_to_disk(folder.parent)
+
+
+def _keep_newest(run_folder: Path, count: int) -> None:
+    for old in checkpoints(run_folder)[:-count]:
+        _remove(old)
 
 
 def _remove(folder: Path) -> None:
