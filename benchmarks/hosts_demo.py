@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if reason := why_not():
         parser.exit(2, f"{reason}\n")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # take hosts and engines away, too
     found = {"machine": describe_machine(), **run()}
     options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found["result"], indent=2))
