@@ -42,7 +42,7 @@ def main() -> None:
         answer = (_sum if task["do"] == "sum" else _step)(world, task)
         print(json.dumps(answer), flush=True)
     if world.size > 1:
-        from bertkit.cluster.rank import leave_horovod
+        from bertkit.cluster.membership import leave_horovod
 
         leave_horovod()
 
@@ -53,7 +53,7 @@ def _world() -> World:
     names = [name for name in os.environ if name.startswith("HOROVOD_")]
     if not names:
         return SingleWorld()
-    from bertkit.cluster.rank import join_horovod
+    from bertkit.cluster.membership import join_horovod
 
     join_horovod({name: os.environ[name] for name in names})
     return HorovodWorld()

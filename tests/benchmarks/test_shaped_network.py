@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.scaling.network import Network, NetworkError, Shape, probe, settle
+from benchmarks.scaling.ranks import Ranks
+from bertkit.cluster.cores import CoreShare
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +45,17 @@ def test_nothing_is_left(found):
     for name in names:
         assert name not in spaces
         assert not Path("/etc/netns", name).exists()
+
+
+def test_ranks_sum_over_it(tmp_path):
+    """What the benchmark's ranks do: join, sum one number of each, leave."""
+    task = {"do": "sum", "shapes": [[1]], "compression": "none", "rounds": 2}
+    try:
+        with (
+            Network(2) as network,
+            Ranks(network, [CoreShare(1)] * 2, tmp_path / "log") as ranks,
+        ):
+            answers = ranks.ask(task, 120)
+    except NetworkError as error:
+        pytest.skip(f"this machine makes no shaped network: {error}")
+    assert [len(answer["seconds"]) for answer in answers] == [2, 2]
