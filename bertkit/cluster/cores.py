@@ -36,7 +36,7 @@ class CoreShare:
         """Variables that TensorFlow and OpenMP read once, when they are first used."""
         return {
             "TF_NUM_INTRAOP_THREADS": str(self.cores),
-            # On one core too: with a single thread, no sum over ranks begins while backward goes on.
+            # On one core too: with a single thread no sum over ranks begins within backward.
             "TF_NUM_INTEROP_THREADS": "2",
             "OMP_NUM_THREADS": str(self.cores),
         }
