@@ -63,7 +63,7 @@ def _efficiencies(
             axes.plot(*zip(*there, strict=True), "o", color=color, markersize=7,
                       markeredgecolor=look.text)  # fmt: skip
     axes.plot([], [], "o", color=look.background, markeredgecolor=look.text, markersize=7,
-              label="sum measured here, link held to that rate")  # fmt: skip
+              label="sum measured on such a link, not hidden")  # fmt: skip
     axes.plot(published.NODES, 100 * published.EFFICIENCY, "*", color=look.text, markersize=13,
               label=f"published: {published.SPEED_UP} x on {published.NODES} nodes")  # fmt: skip
     axes.set_xscale("log", base=2)
