@@ -139,11 +139,3 @@ def contest_words(text: str | None, *, model: str, batch: int) -> argparse.Argum
     words.add_argument("--log", type=Path, default=Path("contest.log"))
     words.add_argument("--out", type=Path)
     return words
-
-
-def show(result: Mapping[str, Any], out: Path | None) -> None:
-    """Print a result, and write it where it shall be kept."""
-    text = json.dumps(result, indent=2)
-    print(text)
-    if out:
-        out.write_text(text + "\n")

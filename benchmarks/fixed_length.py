@@ -13,9 +13,10 @@ import argparse
 import statistics
 from typing import Any
 
-from benchmarks.contest import Entry, contest_words, contestants, hold, show, summarize
+from benchmarks.contest import Entry, contest_words, contestants, hold, summarize
 from benchmarks.flops import step_flops
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 from benchmarks.work import SIZES
 
 OURS = "bertkit bfloat16"

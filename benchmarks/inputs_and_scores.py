@@ -8,7 +8,6 @@ The real questions of a folder are repeated, with paragraphs of their own, until
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 from bertkit.bert.pretrained import load_pretrained
 from bertkit.squad.features import make_features
 from bertkit.squad.reading import read_squad
@@ -81,10 +81,7 @@ def main() -> None:
     words.add_argument("--times", type=int, default=3)
     words.add_argument("--out", type=Path)
     options = words.parse_args()
-    text = json.dumps(measure(options), indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    show(measure(options), options.out)
 
 
 if __name__ == "__main__":

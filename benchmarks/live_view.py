@@ -30,6 +30,7 @@ import psutil
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 from bertkit.events import Evaluation, Finished, Step, read
 from bertkit.run import CONFIG_FILE
 from tests.browser.conftest import ARGUMENTS, NAMES
@@ -233,10 +234,7 @@ def main() -> None:
     words.add_argument("--out", type=Path)
     options = words.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # end servers and sources too
-    text = json.dumps(measure(options), indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    show(measure(options), options.out)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ it ever has.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from bertkit_widgets import LivePanel
 
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 from bertkit import Cluster, Config
 from bertkit.events import Step
 from bertkit.run import Run
@@ -93,10 +93,7 @@ def main() -> None:
     words.add_argument("--engines", type=int, default=2)
     words.add_argument("--out", type=Path)
     options = words.parse_args()
-    text = json.dumps(measure(options), indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    show(measure(options), options.out)
 
 
 if __name__ == "__main__":

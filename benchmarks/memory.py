@@ -12,8 +12,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Contestant, Entry, show
+from benchmarks.contest import Contestant, Entry
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 
 LENGTH = 384
 BATCHES = (("minilm", 32), ("base", 32), ("large", 96))

@@ -14,7 +14,6 @@ os.environ["TF_NUM_INTEROP_THREADS"] = "1"  # read once, when TensorFlow is load
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import argparse
-import json
 import tempfile
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ import tensorflow as tf
 from benchmarks.contestants import Bertkit
 from benchmarks.flops import step_flops
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 from benchmarks.work import SIZES, Work
 
 STEPS = 3
@@ -122,10 +122,7 @@ def main() -> None:
     words.add_argument("--precision", default="bfloat16")
     words.add_argument("--out", type=Path)
     options = words.parse_args()
-    text = json.dumps(measure(options), indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    show(measure(options), options.out)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Entry, contest_words, contestants, hold, show, summarize
+from benchmarks.contest import Entry, contest_words, contestants, hold, summarize
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 
 OURS = "bertkit"
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.live_view_cost import LEFT_OUT, examples_per_second
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 from bertkit import Cluster, Config
 from bertkit.events import Step
 from bertkit.squad.sample import write_sample
@@ -112,10 +113,7 @@ def main() -> None:
     words.add_argument("--compression", default="none")
     words.add_argument("--out", type=Path)
     options = words.parse_args()
-    text = json.dumps(measure(options), indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    show(measure(options), options.out)
 
 
 if __name__ == "__main__":

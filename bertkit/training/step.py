@@ -109,7 +109,7 @@ class TrainingStep:
         self._round = tf.function(self._round_matrices, jit_compile=True)
         self._groups = _groups(model.variable_names)
         self._gradients = tf.function(self._loss_and_gradients, input_signature=_SIGNATURE)
-        totals = [_like(variable) for variable in model.variables]
+        totals = [tf.TensorSpec(variable.shape, tf.float32) for variable in model.variables]
         totals[self._embeddings] = tf.TensorSpec([None, totals[self._embeddings].shape[1]])
         self._sums = {
             False: tf.function(self._loss_and_sums, input_signature=_SIGNATURE),
@@ -160,14 +160,10 @@ class TrainingStep:
             of ``batch.rows``. Matrices' gradients are of the computation's type where one pass
             made them, and sums of several passes float32, like everything else.
         """
-        if not batch.micro_batches:
-            raise ValueError("a step needs at least one micro-batch on every rank")
         return self._accumulate(batch, step, range(len(batch.micro_batches)))
 
     def _summed_gradients(self, batch: StepInput, step: int) -> tuple[Tensor, list[Tensor], float]:
         """`gradients` summed over ranks too, and when this rank had computed its own."""
-        if not batch.micro_batches:
-            raise ValueError("a step needs at least one micro-batch on every rank")
         last = len(batch.micro_batches) - 1
         value, total = self._accumulate(batch, step, range(last))
         before = [self._widen(total)] if total else []
@@ -180,6 +176,8 @@ class TrainingStep:
         self, batch: StepInput, step: int, passes: Iterable[int]
     ) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradients of some passes; no gradients of none."""
+        if not batch.micro_batches:
+            raise ValueError("a step needs at least one micro-batch on every rank")
         if self._rounded:
             self._round()
         value: Tensor = tf.constant(0.0)
@@ -294,10 +292,6 @@ def _groups(names: Sequence[str]) -> dict[str, list[int]]:
         layer = re.match(r"bert\.encoder\.layer\.\d+", name)
         groups.setdefault(layer[0] if layer else name, []).append(number)
     return groups
-
-
-def _like(variable: Tensor) -> tf.TensorSpec:
-    return tf.TensorSpec(variable.shape, tf.float32)
 
 
 def _widen(tensors: list[Tensor]) -> list[Tensor]:
