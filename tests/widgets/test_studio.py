@@ -69,7 +69,7 @@ def test_the_whole_job(studio):
     assert not field(studio, "learning_rate").disabled
     assert studio._stop_button.disabled
 
-    assert studio.ask._run.value == str(studio.run.folder)
+    until(lambda: studio.ask._run.value == str(studio.run.folder))
     studio._tabs.selected_index = ASK
     studio.ask._paragraph.value = "the river . ada moss built the mill in tarn in 1805 ."
     studio.ask._question.value = "when was the mill built ?"

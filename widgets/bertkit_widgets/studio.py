@@ -260,11 +260,11 @@ class Studio:
         return run
 
     def _look(self) -> bool:
-        """Unlock the fields when the run is over; whether it still goes on."""
+        """Offer the run's model and unlock the fields when it is over; whether it still goes on."""
         if self.training:
             return True
-        self._show()
         self.ask.refresh(self._started if self._started and self._started.result else None)
+        self._show()
         return False
 
     def _reopen(self, run: Run | None) -> None:
