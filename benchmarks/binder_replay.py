@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 NOTEBOOK = "notebooks/bert_demo.ipynb"
@@ -206,10 +207,7 @@ def main() -> None:
             "machine": describe_machine(),
             **replay(Path(folder), from_scratch=options.from_scratch),
         }
-    text = json.dumps(found, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    show(found, options.out)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import psutil
@@ -41,7 +41,9 @@ class Bertkit:
         dropout: Dropout rate.
     """
 
-    def __init__(self, work: Work, *, precision: str, dropout: float) -> None:
+    def __init__(
+        self, work: Work, *, precision: Literal["float32", "bfloat16"], dropout: float
+    ) -> None:
         from bertkit.bert.question_answering import QuestionAnswering
         from bertkit.training.optimizers import Hyperparameters, Optimizer
         from bertkit.training.step import TrainingStep
@@ -52,7 +54,7 @@ class Bertkit:
         optimizer = Optimizer("adamw", model.variables, model.variable_names, numbers)
         self._step = TrainingStep(
             model, optimizer, SingleWorld(), precision=precision, dropout=dropout, seed=1
-        )  # type: ignore[arg-type]
+        )
         self._steps = [work.step_input(number) for number in range(work.steps)]
         self._number = 0
 
@@ -209,7 +211,7 @@ class Products:
         """``X·Wᵀ``, ``dY·W`` and ``dYᵀ·X`` of one product, as a step computes them."""
         tf = self._tf
 
-        @tf.function
+        @tf.function  # type: ignore[untyped-decorator]
         def products(x: Any, w: Any, y: Any) -> Any:
             return (
                 tf.matmul(x, w, transpose_b=True),

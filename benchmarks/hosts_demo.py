@@ -9,7 +9,6 @@ so they share its cores: the time says nothing about three real hosts, the path 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from bertkit_widgets import Studio
 
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 from bertkit.events import Evaluation, Started, Step, read
 from bertkit.presets import preset
 from tests.hosts.network import Network, why_not
@@ -38,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.exit(2, f"{reason}\n")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # take hosts and engines away, too
     found = {"machine": describe_machine(), **run()}
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found["result"], indent=2))
+    show(found, options.out)
 
 
 def run() -> dict[str, object]:

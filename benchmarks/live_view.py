@@ -151,8 +151,9 @@ def latencies(folder: Path, pictures: Sequence[tuple[float, str]], since: float)
         since: Steps before that moment were there before anyone looked, and are left out.
     """
     pattern = re.compile(rf"\b{re.escape(folder.name)}: step (\d+) of")
-    shown = [(at, int(found[1])) for at, words in pictures if (found := pattern.search(words))]
-    found, place = [], 0
+    shown = [(at, int(hit[1])) for at, words in pictures if (hit := pattern.search(words))]
+    found: list[float] = []
+    place = 0
     for event in read(folder):
         if not isinstance(event, Step) or event.time < since:
             continue

@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import argparse
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,14 @@ def trace(program: Bertkit, folder: str) -> float:
     return seconds
 
 
-def operations(folder: str) -> Counter[str]:
+def operations(folder: str) -> dict[str, float]:
     """Milliseconds of a step by kind of operation."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     (path,) = Path(folder).rglob("*.xplane.pb")
     space = xplane_pb2.XSpace()
     space.ParseFromString(path.read_bytes())
-    found: Counter[str] = Counter()
+    found: defaultdict[str, float] = defaultdict(float)
     for plane in space.planes:
         names = plane.event_metadata
         for line in plane.lines:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 from bertkit.cluster import Cluster
 from bertkit.config import Config
 from bertkit.events import EventLog, Finished, Notice
@@ -51,20 +52,20 @@ def train(folder: Path, world: Any, *, resume: bool = False) -> None:
     shape = load_pretrained(config.model).tensors["bert.embeddings.word_embeddings.weight"].shape
     random = np.random.default_rng(config.seed)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def by_touched_rows(ids: Any, slices: Any, rows: Any) -> Any:
         place = tf.searchsorted(rows, ids)
         few = tf.math.unsorted_segment_sum(slices, place, tf.shape(rows)[0])
         (total,) = world.sum_tensors([few])
         return tf.scatter_nd(rows[:, None], total, shape)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def by_sparse_as_dense(ids: Any, slices: Any, rows: Any) -> Any:
         del rows
         (total,) = world.sum_tensors([tf.math.unsorted_segment_sum(slices, ids, shape[0])])
         return total
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def by_allgather(ids: Any, slices: Any, rows: Any) -> Any:
         del rows
         everyones = hvd.allreduce(tf.IndexedSlices(slices, ids, shape), op=hvd.Sum)
@@ -166,10 +167,7 @@ def main() -> None:
     words.add_argument("--out", type=Path)
     options = words.parse_args()
     result = measure(options.engines, options.batch_size, options.seed)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    show(result, options.out)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,10 +147,13 @@ class Work:
         )
 
 
+Kind = TypeVar("Kind", bound=np.generic)
+
+
 def _take(found: Features, chosen: NDArray[np.int64]) -> Features:
     spans = [slice(*found.offsets[i : i + 2]) for i in chosen]
 
-    def tokens(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    def tokens(values: NDArray[Kind]) -> NDArray[Kind]:
         return np.concatenate([values[span] for span in spans])
 
     return Features(

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe_machine
+from benchmarks.report import show
 from bertkit import SDA, Cluster
 from bertkit.advisor.console import describe_search, describe_trial, save_pictures
 from bertkit.advisor.experiment import Experiment
@@ -242,10 +243,7 @@ def main() -> None:
             for one in again["best"]
         ],
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    show(result, options.out)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,11 @@ class _Trainer:
         from bertkit.training.world import SingleWorld
         from tests import tiny
 
-        settings = {**tiny.settings(model, data), "num_epochs": EPOCHS, "seed": SEED}
+        settings: dict[str, Any] = {
+            **tiny.settings(model, data),
+            "num_epochs": EPOCHS,
+            "seed": SEED,
+        }
         self.config = config = Config(**settings, num_hidden_layers=depth)
         inputs = read_inputs(config)
         self.features = features(inputs.train, inputs.tokenizer, config, training=True)
