@@ -13,7 +13,7 @@ demo: setup ## the main job: bundled sample, packaged model, two engines, early 
 	$(BIN)/bertkit demo
 
 test: setup oracles browser hosts ## all tests and notebooks, with the independent references they compare with
-	BERTKIT_QUICK=1 $(BIN)/pytest --nbmake --nbmake-timeout=900 tests notebooks
+	BERTKIT_QUICK=1 $(BIN)/pytest --durations=15 --nbmake --nbmake-timeout=900 tests notebooks
 
 check: setup ## the quick ones: format, lint, types, arrows between rooms
 	$(BIN)/ruff format --check .
