@@ -64,7 +64,7 @@ def run() -> dict[str, object]:
     steps = [event.global_step for event in events if isinstance(event, Step)]
     return {
         "hosts": [rank.host for rank in started.ranks],
-        "result": {**asdict(result), "model": "model"},
+        "result": {k: v for k, v in asdict(result).items() if k not in ("model", "folder")},
         "seconds_from_the_click": round(seconds, 1),
         "steps_without_gap_or_double": steps == list(range(steps[0], steps[-1] + 1)),
         "evaluations": [
