@@ -123,7 +123,8 @@ def check_refused(words, expected, capsys):
 def engines():
     """Engines and controllers among this process's descendants."""
     family = psutil.Process().children(recursive=True)
-    return [p for p in family if "ipyparallel" in " ".join(p.cmdline())]
+    alive = [p for p in family if p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in alive if "ipyparallel" in " ".join(p.cmdline())]
 
 
 def test_as_a_process_of_its_own(tmp_path):
