@@ -13,12 +13,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
 
 from benchmarks.work import Batch, Work
+from bertkit.bert.question_answering import Precision
 
 LEARNING_RATE = 1e-5
 WEIGHT_DECAY = 0.01
@@ -41,9 +42,7 @@ class Bertkit:
         dropout: Dropout rate.
     """
 
-    def __init__(
-        self, work: Work, *, precision: Literal["float32", "bfloat16"], dropout: float
-    ) -> None:
+    def __init__(self, work: Work, *, precision: Precision, dropout: float) -> None:
         from bertkit.bert.question_answering import QuestionAnswering
         from bertkit.training.optimizers import Hyperparameters, Optimizer
         from bertkit.training.step import TrainingStep
