@@ -94,7 +94,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     # The update and the rounding are islands too, each in a function of its own.
     kinds["islands of forward and backward"] = kinds.pop("all islands") - sum(
         functions.get(f"function {name}", 0.0)
-        for name in ("update_all", "round_matrices", "sum_of_all_squares")
+        for name in ("update", "round_matrices", "sum_of_all_squares")
     )
     kinds["between operations"] = forward_backward - sum(kinds.values())
     rows = {**kinds, **functions, "between functions": step - sum(kinds.values(), 0.0)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 
 import numpy as np
@@ -59,6 +60,17 @@ def draw(architecture: Architecture, name: str, seed: int) -> NDArray[np.float32
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
     values = generator.standard_normal(shape, np.float32)
     return values * np.float32(architecture.initializer_range)
+
+
+def layer_of(name: str) -> str:
+    """The encoder layer that a weight belongs to, as the beginning of its name; else nothing.
+
+    Example:
+        >>> layer_of("bert.encoder.layer.3.output.dense.bias"), layer_of("qa_outputs.bias")
+        ('bert.encoder.layer.3', '')
+    """
+    found = re.match(r"bert\.encoder\.layer\.\d+", name)
+    return found[0] if found else ""
 
 
 def _layer_shapes(hidden: int, wide: int) -> dict[str, tuple[int, ...]]:

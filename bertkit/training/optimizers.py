@@ -1,4 +1,4 @@
-"""LAMB and AdamW over all tensors of a model, as one compiled update.
+"""LAMB and AdamW over all tensors of a model, a layer at a time in one compiled update.
 
 Both keep float32 weights and moments whatever the compute type, and both leave LayerNorm and
 biases out of weight decay; LAMB also leaves them out of its trust ratio.
@@ -6,12 +6,16 @@ biases out of weight decay; LAMB also leaves them out of its trust ratio.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
+from bertkit.bert.islands import island
+from bertkit.bert.weights import layer_of
 from bertkit.config import Config
 
 Tensor = Any  # tf.Tensor and tf.Variable carry no types that mypy could read
@@ -76,13 +80,18 @@ class Optimizer:
         self.variables = list(variables)
         self.first_moments = [tf.Variable(tf.zeros_like(v), trainable=False) for v in variables]
         self.second_moments = [tf.Variable(tf.zeros_like(v), trainable=False) for v in variables]
-        self._excluded = [is_excluded(name) for name in names]
+        self._add_rows = tf.function(_add_rows, reduce_retracing=True, autograph=False)
         self._hyperparameters = hyperparameters
-        self._direction = {"lamb": lamb_direction, "adamw": adamw_direction}[kind]
-        # Compiled over all tensors: no kernel launch a tensor, no temporary of its size.
-        self._dense_squares = tf.function(_sum_of_all_squares, jit_compile=True)
-        self._add_rows = tf.function(_add_rows, reduce_retracing=True)
-        self._compiled = tf.function(self._update_all, jit_compile=True)
+        groups: defaultdict[str, list[int]] = defaultdict(list)
+        for number, name in enumerate(names):
+            groups[layer_of(name)].append(number)
+        self._groups = [
+            (
+                numbers,
+                _updating(kind, tuple(is_excluded(names[i]) for i in numbers), hyperparameters),
+            )
+            for numbers in groups.values()
+        ]
 
     def update(
         self, gradients: Sequence[Tensor | tf.IndexedSlices], *, learning_rate: float, step: int
@@ -103,8 +112,9 @@ class Optimizer:
         numbers = self._hyperparameters
         sparse = {i: g for i, g in enumerate(gradients) if isinstance(g, tf.IndexedSlices)}
         dense = [None if i in sparse else gradient for i, gradient in enumerate(gradients)]
-        squares = self._dense_squares([gradient for gradient in dense if gradient is not None])
-        squares += sum(tf.reduce_sum(tf.square(slices.values)) for slices in sparse.values())
+        squares = sum(tf.reduce_sum(tf.square(slices.values)) for slices in sparse.values())
+        for group, _ in self._groups:
+            squares += _sum_of_all_squares([dense[i] for i in group if dense[i] is not None])
         norm = tf.sqrt(squares)
         scale = clip_scale(norm, numbers.clip_norm)
         for i, slices in sparse.items():
@@ -113,21 +123,38 @@ class Optimizer:
                 *moments, slices.indices, slices.values * scale, numbers.beta_1, numbers.beta_2
             )
         corrections = [1 / (1 - numbers.beta_1**step), 1 / (1 - numbers.beta_2**step)]
-        self._compiled(dense, scale, tf.constant([learning_rate, *corrections], tf.float32))
+        scalars = tf.constant([learning_rate, *corrections], tf.float32)
+        state = self.variables, self.first_moments, self.second_moments, dense
+        for group, compiled in self._groups:
+            compiled(*([values[i] for i in group] for values in state), scale, scalars)
         return norm
 
-    def _update_all(self, gradients: list[Tensor | None], scale: Tensor, scalars: Tensor) -> None:
+
+@functools.cache
+def _updating(kind: str, excluded: Sequence[bool], numbers: Hyperparameters) -> Callable[..., None]:
+    """The update of some tensors in one piece: no kernel a tensor, no temporary of its size.
+
+    Compiled for one layer it serves all layers, and those of the next run in the same process.
+    """
+    direction_of = {"lamb": lamb_direction, "adamw": adamw_direction}[kind]
+
+    def update(
+        variables: list[Tensor],
+        first_moments: list[Tensor],
+        second_moments: list[Tensor],
+        gradients: list[Tensor | None],
+        scale: Tensor,
+        scalars: Tensor,
+    ) -> None:
         learning_rate, *corrections = tf.unstack(scalars)
-        slots = zip(
-            self.variables, self.first_moments, self.second_moments, gradients, self._excluded,
-            strict=True,
-        )  # fmt: skip
-        for variable, first, second, gradient, excluded in slots:
+        slots = zip(variables, first_moments, second_moments, gradients, excluded, strict=True)
+        for variable, first, second, gradient, without in slots:
             if gradient is not None:
                 gradient = tf.cast(gradient, tf.float32) * scale
-            adam = _adam(first, second, gradient, corrections, self._hyperparameters)
-            direction = self._direction(variable, adam, excluded, self._hyperparameters)
-            variable.assign_sub(learning_rate * direction)
+            adam = _adam(first, second, gradient, corrections, numbers)
+            variable.assign_sub(learning_rate * direction_of(variable, adam, without, numbers))
+
+    return island(update)
 
 
 def lamb_direction(
@@ -174,6 +201,7 @@ def is_excluded(name: str) -> bool:
     return name.endswith("bias") or "LayerNorm" in name
 
 
+@island
 def _sum_of_all_squares(tensors: list[Tensor]) -> Tensor:
     return tf.add_n([_sum_of_squares(tf.cast(tensor, tf.float32)) for tensor in tensors])
 

@@ -11,7 +11,7 @@ exact, needs no gather of indices, and moves a small part of what ``sparse_as_de
 
 from __future__ import annotations
 
-import re
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from bertkit.bert.islands import island
 from bertkit.bert.question_answering import Precision, QuestionAnswering, loss
+from bertkit.bert.weights import layer_of
 from bertkit.squad.batches import BatchArrays
 from bertkit.training.optimizers import Optimizer
 from bertkit.training.world import World
@@ -106,18 +108,18 @@ class TrainingStep:
         self._compression = compression
         self._embeddings = model.variable_names.index(WORD_EMBEDDINGS)
         self._rounded = _rounded_matrices(model, precision)
-        self._round = tf.function(self._round_matrices, jit_compile=True)
         self._groups = _groups(model.variable_names)
-        self._gradients = tf.function(self._loss_and_gradients, input_signature=_SIGNATURE)
+        # Nothing in a step depends on values, so TensorFlow need not rewrite the code it traces.
+        compiled = functools.partial(tf.function, autograph=False)
+        self._gradients = compiled(self._loss_and_gradients, input_signature=_SIGNATURE)
         totals = [tf.TensorSpec(variable.shape, tf.float32) for variable in model.variables]
         totals[self._embeddings] = tf.TensorSpec([None, totals[self._embeddings].shape[1]])
         self._sums = {
-            False: tf.function(self._loss_and_sums, input_signature=_SIGNATURE),
-            True: tf.function(self._loss_and_sums, input_signature=(*_SIGNATURE, totals)),
+            False: compiled(self._loss_and_sums, input_signature=_SIGNATURE),
+            True: compiled(self._loss_and_sums, input_signature=(*_SIGNATURE, totals)),
         }
-        self._widen = tf.function(_widen, reduce_retracing=True)
-        self._add = tf.function(_add, jit_compile=True)
-        self._sum_words = tf.function(self._sum_words_over_ranks, reduce_retracing=True)
+        self._widen = compiled(_widen, reduce_retracing=True)
+        self._sum_words = compiled(self._sum_words_over_ranks, reduce_retracing=True)
 
     def __call__(
         self, batch: StepInput, *, step: int, learning_rate: float, stop: Callable[[], bool]
@@ -179,7 +181,8 @@ class TrainingStep:
         if not batch.micro_batches:
             raise ValueError("a step needs at least one micro-batch on every rank")
         if self._rounded:
-            self._round()
+            matrices = [self._model.variables[number] for number in self._rounded]
+            _round_matrices(matrices, list(self._rounded.values()))
         value: Tensor = tf.constant(0.0)
         total: list[Tensor] = []
         for number in passes:
@@ -220,14 +223,12 @@ class TrainingStep:
         gradients[self._embeddings] = _sum_rows(gradients[self._embeddings], rows)
         return value, gradients
 
-    def _round_matrices(self) -> None:
-        for number, rounded in self._rounded.items():
-            rounded.assign(tf.cast(self._model.variables[number], rounded.dtype))
-
     def _sum_of_passes(self, total: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
         # Apart from the others, since their number of rows would have XLA compile all anew.
         rows = total[self._embeddings] + gradients[self._embeddings]
-        summed = self._add(*(_without(values, self._embeddings) for values in (total, gradients)))
+        summed = _add_compiled(
+            *(_without(values, self._embeddings) for values in (total, gradients))
+        )
         return [*summed[: self._embeddings], rows, *summed[self._embeddings :]]
 
     def _loss_and_sums(self, *arguments: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
@@ -289,8 +290,7 @@ def _groups(names: Sequence[str]) -> dict[str, list[int]]:
     """
     groups: dict[str, list[int]] = {}
     for number, name in enumerate(names):
-        layer = re.match(r"bert\.encoder\.layer\.\d+", name)
-        groups.setdefault(layer[0] if layer else name, []).append(number)
+        groups.setdefault(layer_of(name) or name, []).append(number)
     return groups
 
 
@@ -300,6 +300,15 @@ def _widen(tensors: list[Tensor]) -> list[Tensor]:
 
 def _add(first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
     return [a + b for a, b in zip(_widen(first), _widen(second), strict=True)]
+
+
+_add_compiled = island(_add)
+
+
+@island
+def _round_matrices(matrices: list[Tensor], rounded: list[Tensor]) -> None:
+    for matrix, variable in zip(matrices, rounded, strict=True):
+        variable.assign(tf.cast(matrix, variable.dtype))
 
 
 def _without(values: list[Tensor], number: int) -> list[Tensor]:

@@ -51,7 +51,7 @@ class Forward:
         def logits(input_ids: Any, segment_ids: Any, lengths: Any) -> Any:
             return model.logits(input_ids, segment_ids, lengths, precision=precision)
 
-        self._logits = tf.function(logits, input_signature=_SIGNATURE)
+        self._logits = tf.function(logits, input_signature=_SIGNATURE, autograph=False)
         self._longest = model.architecture.max_position_embeddings
 
     def __call__(

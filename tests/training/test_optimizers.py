@@ -115,12 +115,34 @@ def test_a_gradient_that_is_no_number_shows_in_the_norm():
         assert not np.isfinite(optimizer.update(gradients, learning_rate=0.01, step=1).numpy())
 
 
-def test_steps_share_one_compilation():
+def test_steps_layers_and_later_models_share_one_compilation():
     """A rate or a step number that were part of the compiled code would compile at every step."""
-    optimizer = an_optimizer()
-    for step in range(1, 5):
-        optimizer.update(some_gradients(), learning_rate=0.01 / step, step=step)
-    assert optimizer._compiled.experimental_get_tracing_count() == 1
+    numbers = Hyperparameters(weight_decay=0.0123)  # of no other test
+    names = [f"bert.encoder.layer.{layer}.{name}" for layer in (0, 1, 2) for name in NAMES]
+    for seed in range(2):
+        random = np.random.default_rng(seed)
+        tensors = [random.standard_normal(s).astype(np.float32) for s in SHAPES * 3]
+        optimizer = Optimizer("lamb", [tf.Variable(t) for t in tensors], names, numbers)
+        for step in range(1, 4):
+            optimizer.update(tensors, learning_rate=0.01 / step, step=step)
+        assert len(optimizer._groups) == 3
+        compiled = {id(update): update for _, update in optimizer._groups}
+        assert [u.experimental_get_tracing_count() for u in compiled.values()] == [1]
+
+
+def test_a_layer_is_updated_as_it_would_be_among_all_tensors():
+    """Only the clipping knows of other layers, and it goes by all gradients together."""
+    names = [f"bert.encoder.layer.{layer}.{name}" for layer in (0, 1) for name in NAMES]
+    tensors = [np.random.default_rng(i).standard_normal(s) for i, s in enumerate(SHAPES * 2)]
+    results = []
+    for naming in (names, NAMES * 2):
+        variables = [tf.Variable(tensor.astype(np.float32)) for tensor in tensors]
+        optimizer = Optimizer("lamb", variables, naming, Hyperparameters(clip_norm=0.5))
+        gradients = [tensor.astype(np.float32) * 3 for tensor in tensors]
+        norm = optimizer.update(gradients, learning_rate=0.1, step=1)
+        results.append([norm.numpy(), *values(optimizer)])
+    for layered, at_once in zip(*results, strict=True):
+        np.testing.assert_allclose(layered, at_once, rtol=1e-6)
 
 
 def test_numbers_come_from_the_configuration():
