@@ -185,6 +185,7 @@ class HostEngines:
             lost = self._lost_on.get(host, [])
             self._ssh.ask(host, on_host.end, lost, self._folders[host], True).answer()
             self._lost_on.pop(host, None)  # not before: a host that is away is asked again
+        self._open_controller()
         self._folders[host] = self._ssh.ask(host, on_host.make_folder).answer()
 
     def _start(self, slots: Sequence[_Slot]) -> None:
@@ -209,8 +210,14 @@ class HostEngines:
         if errors:
             raise ClusterError("; ".join(map(str, errors)))
 
+    def _open_controller(self) -> Controller:
+        """The controller; a host may answer after the cluster was stopped."""
+        if self._controller is None:
+            raise ClusterError("the cluster was stopped while an engine was started")
+        return self._controller
+
     def _start_engine(self, slot: _Slot) -> None:
-        assert self._controller is not None  # noqa: S101
+        controller = self._open_controller()
         number = next(self._next_number)
         folder = self._folders[slot.host]
         launcher = SSHEngineLauncher(
@@ -218,7 +225,7 @@ class HostEngines:
             user=slot.host.user,
             engine_cmd=[self._ssh.python, "-m", "bertkit.cluster.child", "engine"],
             engine_args=self._engine_options(slot, number, folder),
-            environment=self._variables(slot, folder),
+            environment=self._variables(slot, folder, controller.engines_connection()),
             remote_profile_dir=f"{folder}/profile_engine_{number}",
             remote_output_file=f"{folder}/engine-{number}.log",
         )
@@ -232,7 +239,7 @@ class HostEngines:
         launcher.notify_start({"host": launcher.location, "pid": launcher.pid})
         slot.process = HostProcess(
             self._ssh, slot.host, launcher.pid, folder, launcher.remote_output_file,
-            number, self._controller.registered,
+            number, controller.registered,
         )  # fmt: skip
 
     def _engine_options(self, slot: _Slot, number: int, folder: str) -> list[str]:
@@ -248,8 +255,7 @@ class HostEngines:
             options += ["--cpus", ",".join(map(str, slot.share.cpus))]
         return options
 
-    def _variables(self, slot: _Slot, folder: str) -> dict[str, str]:
-        assert self._controller is not None  # noqa: S101
+    def _variables(self, slot: _Slot, folder: str, connection: str) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
         return {
             "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -262,7 +268,7 @@ class HostEngines:
             "TMPDIR": folder,  # TensorFlow leaves files of traced functions there
             "PYTHONUNBUFFERED": "1",  # a log must be whole when its process is killed
             **self._environment,
-            "IPP_CONNECTION_INFO": self._controller.engines_connection(),
+            "IPP_CONNECTION_INFO": connection,
         }
 
     def _register(self, deadline: Deadline) -> None:

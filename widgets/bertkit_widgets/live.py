@@ -26,7 +26,7 @@ from bertkit_widgets.saved_runs import saved_runs
 
 POLL_SECONDS = 0.1
 LEAST_REDRAW_SECONDS = 0.6
-DRAWING_SHARE = 0.03
+DRAWING_SHARE = 0.025
 """Share of one core that drawing may take."""
 
 QUIET_SECONDS = 5.0
