@@ -333,7 +333,7 @@ class Config:
         if path.suffix == ".json":
             text = json.dumps(self.to_dict(), indent=2) + "\n"
         else:
-            text = yaml.safe_dump(self.to_dict(), sort_keys=False)
+            text = as_yaml(self.to_dict())
         path.write_text(text, encoding="utf-8")
 
     def changed(self) -> dict[str, Scalar]:
@@ -394,18 +394,34 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
+def as_yaml(values: Mapping[str, Scalar]) -> str:
+    """Fields and their values in YAML, as `read_mapping` reads them.
+
+    Example:
+        >>> as_yaml({"batch_size": 32, "output": "1e3"})
+        "batch_size: 32\\noutput: '1e3'\\n"
+    """
+    text: str = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
+    return text
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads ``3e-5`` as a text; everyone who writes a learning rate means a number."""
 
 
-_Loader.yaml_implicit_resolvers = {
-    key: list(resolvers) for key, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Puts a text that the loader would take for a number, such as ``0E0``, in quotes."""
+
+
+for _side, _safe in ((_Loader, yaml.SafeLoader), (_Dumper, yaml.SafeDumper)):
+    _side.yaml_implicit_resolvers = {
+        key: list(resolvers) for key, resolvers in _safe.yaml_implicit_resolvers.items()
+    }
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
 
 
 def _unknown(name: str, known: Sequence[str]) -> FieldProblem:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bertkit.config import Config, check, read_mapping, setting, settings
@@ -37,6 +37,7 @@ CONFIGS = (
 
 
 @given(CONFIGS, st.sampled_from([".json", ".yaml"]))
+@example(Config(output="0E0", data="1e3"), ".yaml")  # names that look like numbers
 def test_a_saved_configuration_comes_back(tmp_path_factory, config, suffix):
     path = tmp_path_factory.mktemp("config") / f"config{suffix}"
     config.save(path)

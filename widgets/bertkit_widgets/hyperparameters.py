@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
-import yaml
 
-from bertkit.config import Config, Scalar, check, read_mapping, settings
+from bertkit.config import Config, Scalar, as_yaml, check, read_mapping, settings
 from bertkit.errors import ConfigError, FieldProblem
 from bertkit.presets import PRESETS
 from bertkit_widgets import style
@@ -305,7 +304,7 @@ class HyperparametersPanel:
         kept = changed(values)
         self._links.value = (
             "Download the changed fields as "
-            + _download("config.yaml", yaml.safe_dump(kept, sort_keys=False))
+            + _download("config.yaml", as_yaml(kept))
             + " or "
             + _download("config.json", json.dumps(kept, indent=2))
             if right
