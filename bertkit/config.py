@@ -398,8 +398,9 @@ def as_yaml(values: Mapping[str, Scalar]) -> str:
     """Fields and their values in YAML, as `read_mapping` reads them.
 
     Example:
-        >>> as_yaml({"batch_size": 32, "output": "1e3"})
-        "batch_size: 32\\noutput: '1e3'\\n"
+        >>> print(as_yaml({"batch_size": 32, "output": "1e3"}), end="")
+        batch_size: 32
+        output: '1e3'
     """
     text: str = yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
     return text
