@@ -130,7 +130,7 @@ class Optimizer:
         return norm
 
 
-@functools.cache
+@functools.lru_cache(maxsize=16)  # a search over its numbers must not keep them all
 def _updating(kind: str, excluded: Sequence[bool], numbers: Hyperparameters) -> Callable[..., None]:
     """The update of some tensors in one piece: no kernel a tensor, no temporary of its size.
 
