@@ -40,6 +40,16 @@ def test_a_preset_can_be_chosen_again_after_a_change():
     assert panel.config == preset("demo")
 
 
+def test_a_preset_is_named_wherever_its_values_come_from():
+    panel = HyperparametersPanel(preset("demo"))
+    assert panel._preset.value == "demo"
+    field(panel, "seed").input.value = "7"
+    assert panel._preset.value == ""
+    field(panel, "seed").input.value = str(preset("demo").seed)
+    assert panel._preset.value == "demo"
+    assert HyperparametersPanel(Config())._preset.value == "defaults"
+
+
 def test_paths_may_be_edited_elsewhere():
     loaded = []
     panel = HyperparametersPanel(with_paths=False, on_load=loaded.append)

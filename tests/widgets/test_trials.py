@@ -236,6 +236,16 @@ def test_wrong_fields_are_marked_and_start_is_off(new_panel):
         assert not panel._start_button.disabled
 
 
+def test_why_a_search_cannot_start_while_a_run_has_the_engines_is_said(new_panel):
+    panel = new_panel()
+    panel.lock(True)
+    assert panel._start_button.disabled
+    assert "training that goes on" in panel._waits.value
+    panel.lock(False)
+    assert not panel._start_button.disabled
+    assert panel._waits.value == ""
+
+
 def test_a_parameter_that_is_no_setting_is_refused_for_training(tmp_path):
     panel = TrialsPanel(tmp_path / "advisor.db")
     panel._form._space.input.value = "temperature: 0.1 to 1"

@@ -112,13 +112,14 @@ class AskPanel:
             self._runs_folder = Path(folder).parent
         offered = [(name, path) for name, path in saved_runs(self._runs_folder) if _has_model(path)]
         chosen = str(folder) if folder is not None else self._run.value
-        self._run.options = offered
+        self._run.options = offered or [("none yet: train one, then press Refresh", "")]
         if not offered:
             self._say(style.status("note", "No trained model yet.", "Train one first."))
         elif "No trained model" in self._state.value:
             self._say("")
         if chosen in [path for _, path in offered]:
             self._run.value = chosen
+        self._lock(self._background.busy)
 
     def ask(self) -> None:
         """Ask the chosen model what stands in the fields; returns at once."""
@@ -184,7 +185,7 @@ class AskPanel:
         self._state.value = words
 
     def _lock(self, busy: bool) -> None:
-        self._ask_button.disabled = self._wrong_button.disabled = busy
+        self._ask_button.disabled = self._wrong_button.disabled = busy or not self._run.value
 
     def _forget_wrong(self) -> None:
         style.reveal(self._wrong_box, False)

@@ -170,8 +170,10 @@ class EnginesPanel:
             text.observe(lambda _: self._show_problem(), "value")
         self._state = style.text(_STOPPED, "bk-engines-state")
         self._table = style.text("", "bk-engines-table")
-        fields = [style.field(text) for text in (self._count, self._cores, self._profile)]
-        fields.insert(2, self._hosts.widget)
+        fields = [style.field(text) for text in (self._count, self._cores)]
+        attach = style.text("Engines that run already, by their profile; empty starts new ones.",
+                            "bk-hint")  # fmt: skip
+        fields += [self._hosts.widget, ipywidgets.VBox([style.field(self._profile), attach])]
         for text in (self._count, self._cores, self._profile):
             text.layout.width = "100%"
         columns = "repeat(auto-fill, minmax(15em, 1fr))"

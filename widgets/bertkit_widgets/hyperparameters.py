@@ -6,6 +6,7 @@ import base64
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ class HyperparametersPanel:
         """
         self._others = dict(values)
         self.engines = engines or self.engines
-        self._forget_preset()
+        self._name_preset()
         self._show()
 
     def _ipython_display_(self) -> None:
@@ -167,7 +168,7 @@ class HyperparametersPanel:
 
     def _make_widgets(self) -> None:
         self._preset = ipywidgets.Dropdown(
-            options=[("your own values", ""), *((name, name) for name in ("defaults", *PRESETS))],
+            options=[("your own values", ""), *((name, name) for name in _presets())],
             value="", description="Start from",
             tooltip="Fill all fields with settings that are known to work",
             layout=ipywidgets.Layout(width="20em"),
@@ -189,7 +190,8 @@ class HyperparametersPanel:
         self._file_box = style.hidden([self._file_form()])
         self._code_text = style.text("", "bk-python")
         self._code_box = style.hidden([self._code_text])
-        self._fields = ipywidgets.VBox([self._basic.widget, self._more])
+        legend = style.text('<span class="bk-dot">●</span> differs from the default', "bk-hint")
+        self._fields = ipywidgets.VBox([legend, self._basic.widget, self._more])
         for button, box in (
             (self._all, self._more), (self._file, self._file_box), (self._code, self._code_box),
         ):  # fmt: skip
@@ -233,8 +235,9 @@ class HyperparametersPanel:
     # Reactions ---------------------------------------------------------------------------------
 
     def _use_preset(self, change: dict[str, Any]) -> None:
-        if change["new"]:
-            self.load(PRESETS.get(change["new"], {}))
+        chosen = _presets().get(change["new"])
+        if chosen is not None and chosen != {**self._others, **self.values}:
+            self.load(chosen)
 
     def _use_upload(self, change: dict[str, Any]) -> None:
         if change["new"]:
@@ -269,18 +272,19 @@ class HyperparametersPanel:
         if self._loading:
             return
         self._show()
-        self._forget_preset()
+        self._name_preset()
         if self._on_change:
             self._on_change()
 
     _loading = False
 
-    def _forget_preset(self) -> None:
-        """Show no preset whose values were changed, so that it can be chosen again."""
-        name = self._preset.value
+    def _name_preset(self) -> None:
+        """Show the preset whose values stand in the fields, or that they are one's own.
+
+        One whose values were changed can so be chosen again.
+        """
         values = {**self._others, **self.values}
-        if name and Config.from_dict(PRESETS.get(name, {})).to_dict() != values:
-            self._preset.value = ""
+        self._preset.value = next((n for n, known in _presets().items() if known == values), "")
 
     def _show(self) -> None:
         problems = self.problems
@@ -310,6 +314,15 @@ class HyperparametersPanel:
             if right
             else ""
         )
+
+
+@cache
+def _presets() -> dict[str, dict[str, Scalar]]:
+    """All settings of each preset, by its name."""
+    return {
+        name: Config.from_dict(values).to_dict()
+        for name, values in {"defaults": {}, **PRESETS}.items()
+    }
 
 
 def _grouped_forms(

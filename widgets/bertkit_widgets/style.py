@@ -90,6 +90,7 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
 .bk-field.bk-beside :is(input, select) { flex: 1 1 11em; width: auto; min-width: 0; }
 .bk .bk-hint { color: var(--bk-faint); font-size: 12px; line-height: 1.35; min-height: 17px; }
 .bk .bk-hint .bk-error { color: var(--bk-bad); font-weight: 600; }
+.bk .bk-dot { color: var(--bk-blue); }
 .bk-field { position: relative; }
 .bk-help { position: absolute; bottom: calc(100% - 2px); left: 2px; max-width: 26em; z-index: 9;
   visibility: hidden; opacity: 0; transition: opacity .15s .4s, visibility 0s .4s;

@@ -244,6 +244,7 @@ class TrialsPanel:
             on_edit=lambda: self._try(self.edit),
             on_skip=lambda: self._try(self.skip),
         )
+        self._waits = style.text("", "bk-hint")
         self._state = style.text(_NONE, "bk-trials-state")
         self._numbers = style.text("", "bk-trials-numbers")
         self._table = style.text("", "bk-scroll", "bk-trials-table")
@@ -261,7 +262,7 @@ class TrialsPanel:
         ]  # fmt: skip
         self.widget = style.panel(
             [
-                form.widget, style.row(buttons), self._state, self._numbers,
+                form.widget, style.row(buttons), self._waits, self._state, self._numbers,
                 self._proposal.widget, self._table, self._pareto, self._importance,
                 style.row([self._more]), self._more_box,
             ],
@@ -301,6 +302,7 @@ class TrialsPanel:
     def _show_buttons(self) -> None:
         wrong = bool(self._form.problem)
         self._start_button.disabled = self.busy or self._blocked or wrong
+        self._waits.value = _WAITS if self._blocked and not self.busy else ""
         self._propose_button.disabled = self.busy or wrong
         self._stop_button.disabled = not self.can_stop
         self._form.lock(self.busy)
@@ -466,6 +468,8 @@ class TrialsPanel:
         self._over_trials.value = self._effects.value = ""
         self._say(_NONE)
 
+
+_WAITS = "A search can start when the training that goes on has ended: it needs the engines."
 
 _NONE = style.status(
     "note",
