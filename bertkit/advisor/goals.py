@@ -175,6 +175,12 @@ class Goals:
             [math.inf if m.threshold is None else m.sign * m.threshold for m in self.metrics]
         )
 
+    @property
+    def good_enough_is_stated(self) -> bool:
+        """Whether there are several metrics and all but the first have a threshold."""
+        others = self.metrics[1:]
+        return bool(others) and all(m.threshold is not None for m in others)
+
     def meets(self, values: Values) -> bool:
         """Whether every metric reaches its threshold."""
         return all(m.meets(values[m.name]) for m in self.metrics)

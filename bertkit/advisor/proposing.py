@@ -17,7 +17,12 @@ from skopt import Optimizer
 from skopt.acquisition import gaussian_ei
 
 from bertkit.advisor.goals import Goals, nondominated
-from bertkit.advisor.scalarization import Scalarization, spread_points, weights_at
+from bertkit.advisor.scalarization import (
+    Scalarization,
+    spread_points,
+    weights_at,
+    weights_of_the_first,
+)
 from bertkit.advisor.space import Space, fingerprint
 from bertkit.advisor.surrogate import Encoding, Surrogate, gaussian_process, is_ratio_scale
 from bertkit.advisor.trial import Assignment, Origin, Proposal, State, Trial
@@ -73,6 +78,10 @@ class RandomSampler:
 class ParEgo:
     """Walks the Pareto front: weighs the metrics anew for each proposal and models the sum.
 
+    Where every metric but the first has a threshold, what is good enough is known, and the best
+    trial is the one of them that leads in the first metric. Every other proposal then looks for
+    that one alone: searches of 12 trials spent theirs on the far ends of the front otherwise.
+
     scikit-optimize's ``Optimizer`` is told all trials under the new weights, and asked for the
     assignment of largest expected improvement; what it answers is compared with every assignment
     nearby. Trials that are still going on are told at the value of the best one (constant liar),
@@ -112,6 +121,18 @@ def _spread(space: Space, trials: Sequence[Trial], seed: int, initial: int) -> P
     return Proposal(parameters=parameters, origin=Origin.SPREAD, reason=reason)
 
 
+def _weights(goals: Goals, trials: Sequence[Trial], seed: int) -> Floats:
+    """How much each metric counts in the next proposal."""
+    count = len(goals.metrics)
+    position = sum(t.origin in (Origin.MODEL, Origin.EDITED) for t in trials)
+    if goals.good_enough_is_stated:
+        if position % 2 == 0:
+            return weights_of_the_first(count)
+        position //= 2
+    shift = np.random.default_rng([seed, _WEIGHTS]).random(count - 1)
+    return weights_at(position, count, shift)
+
+
 class _Round:
     """One proposal from the model: weights, model, candidates, choice."""
 
@@ -128,9 +149,7 @@ class _Round:
         self._rng = np.random.default_rng([seed, _PROPOSAL, len(trials)])
         self._encoding = Encoding(space)
         self._taken = {fingerprint(t.parameters) for t in trials}
-        shift = np.random.default_rng([seed, _WEIGHTS]).random(len(goals.metrics) - 1)
-        position = sum(t.origin in (Origin.MODEL, Origin.EDITED) for t in trials)
-        self.weights = weights_at(position, len(goals.metrics), shift)
+        self.weights = _weights(goals, trials, seed)
 
     def proposal(self) -> Proposal:
         """Fit, look around and choose."""

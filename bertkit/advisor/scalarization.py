@@ -20,6 +20,9 @@ Floats = npt.NDArray[np.float64]
 AUGMENTATION = 0.05
 """Share of the plain weighted sum, so that of two equal maxima the better rest wins."""
 
+FIRST_SHARE = 0.95
+"""Weight of the first metric where the search is for the best of it alone."""
+
 PENALTY = 2.0
 """Added for each unit (the front's extent) by which the worst threshold is missed."""
 
@@ -114,3 +117,20 @@ def weights_at(position: int, metrics: int, shift: Floats) -> Floats:
         return np.ones(1)
     cuts = np.sort(spread_points(position + 1, metrics - 1, shift)[-1])
     return np.diff(np.concatenate([[0.0], cuts, [1.0]]))
+
+
+def weights_of_the_first(metrics: int) -> Floats:
+    """Weights that look for the best first metric; the others tell equal ones apart.
+
+    Args:
+        metrics: Number of weights.
+
+    Example:
+        >>> weights_of_the_first(2).round(2).tolist()
+        [0.95, 0.05]
+    """
+    if metrics == 1:
+        return np.ones(1)
+    weights = np.full(metrics, (1.0 - FIRST_SHARE) / (metrics - 1))
+    weights[0] = FIRST_SHARE
+    return weights

@@ -29,10 +29,11 @@ GOALS = {
 }
 
 
-def trial(number, parameters, state=State.FINISHED, metrics=None, origin=Origin.MODEL):
+def trial(number, parameters, state=State.FINISHED, metrics=None, origin=Origin.MODEL, reason=""):
     return Trial(
-        number=number, parameters=parameters, state=state, origin=origin, metrics=metrics or {}
-    )
+        number=number, parameters=parameters, state=state, origin=origin, metrics=metrics or {},
+        reason=reason,
+    )  # fmt: skip
 
 
 def some_metrics(goals, space, parameters):
@@ -50,7 +51,12 @@ def search(sampler, space, goals, count, seed, metrics=None):
     for number in range(1, count + 1):
         proposal = sampler.propose(space, goals, trials, seed)
         values = (metrics or some_metrics)(goals, space, proposal.parameters)
-        trials.append(trial(number, proposal.parameters, metrics=values, origin=proposal.origin))
+        trials.append(
+            trial(
+                number, proposal.parameters, metrics=values, origin=proposal.origin,
+                reason=proposal.reason,
+            )
+        )  # fmt: skip
     return trials
 
 
@@ -130,6 +136,31 @@ def test_thresholds_keep_the_walk_where_trials_are_of_use():
         return sum(all(v <= 0.55 for v in t.metrics.values()) for t in trials)
 
     assert useful(0.55) >= 4 > useful(None)  # of the last 12 trials
+
+
+def test_every_other_proposal_looks_for_the_fastest_that_is_good_enough():
+    """Of the front between speed and error, where only an error of at most 0.3 is of use."""
+    space = Space.read({"dropout": (0.0, 1.0), "warmup_rate": (0.0, 1.0)})
+
+    def metrics(_goals, _space, parameters):
+        x, y = parameters["dropout"], parameters["warmup_rate"]
+        return {"time": 0.2 + x + 2 * (y - 0.4) ** 2, "error": 1 - x + (y - 0.4) ** 2}
+
+    def best_time(limits, seed):
+        goals = Goals.read([("time", "minimize"), ("error", "minimize", limits)])
+        trials = search(ParEgo(), space, goals, 12, seed, metrics)
+        return min((t.metrics["time"] for t in trials if t.metrics["error"] <= 0.3), default=9.0)
+
+    with_threshold = [best_time(0.3, seed) for seed in range(4)]
+    assert np.median(with_threshold) < 1.0  # 0.9 is the least there is
+    assert np.median(with_threshold) < np.median([best_time(None, seed) for seed in range(4)])
+
+
+def test_the_other_proposals_walk_the_front():
+    goals = Goals.read([("time", "minimize"), ("f1", "maximize", 60)])
+    trials = search(ParEgo(initial=3), SPACES["published"], goals, 7, seed=0)
+    for_the_best = "With time 95% and f1 5% of the weight"
+    assert [for_the_best in t.reason for t in trials[3:]] == [True, False, True, False]
 
 
 def test_proposals_of_a_batch_differ_because_running_trials_are_told_as_good_as_the_best():
