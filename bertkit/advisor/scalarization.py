@@ -123,14 +123,11 @@ def weights_of_the_first(metrics: int) -> Floats:
     """Weights that look for the best first metric; the others tell equal ones apart.
 
     Args:
-        metrics: Number of weights.
+        metrics: Number of weights, at least 2.
 
     Example:
         >>> weights_of_the_first(2).round(2).tolist()
         [0.95, 0.05]
     """
-    if metrics == 1:
-        return np.ones(1)
-    weights = np.full(metrics, (1.0 - FIRST_SHARE) / (metrics - 1))
-    weights[0] = FIRST_SHARE
-    return weights
+    others = metrics - 1
+    return np.array([FIRST_SHARE] + others * [(1.0 - FIRST_SHARE) / others])

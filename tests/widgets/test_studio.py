@@ -169,6 +169,8 @@ def test_a_run_that_goes_on_is_taken_up(tiny_config, tmp_path):
 
 def test_ask_without_a_run_says_what_to_do(tmp_path):
     panel = AskPanel(runs_folder=tmp_path)
+    assert panel._ask_button.disabled
+    assert "No trained model yet." in panel._state.value
     panel._ask_button.click()
     assert panel.wait(30)
     assert "train one, then press Refresh" in panel._state.value

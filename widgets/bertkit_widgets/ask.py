@@ -112,7 +112,7 @@ class AskPanel:
             self._runs_folder = Path(folder).parent
         offered = [(name, path) for name, path in saved_runs(self._runs_folder) if _has_model(path)]
         chosen = str(folder) if folder is not None else self._run.value
-        self._run.options = offered or [("none yet: train one, then press Refresh", "")]
+        self._run.options = offered or [("none yet", "")]
         if not offered:
             self._say(style.status("note", "No trained model yet.", "Train one first."))
         elif "No trained model" in self._state.value:

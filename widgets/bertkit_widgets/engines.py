@@ -16,6 +16,7 @@ from bertkit.errors import BertkitError, ClusterError
 from bertkit_widgets import style
 from bertkit_widgets.background import Background
 from bertkit_widgets.checked_field import CheckedField
+from bertkit_widgets.form import grid
 from bertkit_widgets.periodic import Periodic
 
 if TYPE_CHECKING:
@@ -170,19 +171,21 @@ class EnginesPanel:
             text.observe(lambda _: self._show_problem(), "value")
         self._state = style.text(_STOPPED, "bk-engines-state")
         self._table = style.text("", "bk-engines-table")
-        fields = [style.field(text) for text in (self._count, self._cores)]
-        attach = style.text("Engines that run already, by their profile; empty starts new ones.",
-                            "bk-hint")  # fmt: skip
-        fields += [self._hosts.widget, ipywidgets.VBox([style.field(self._profile), attach])]
-        for text in (self._count, self._cores, self._profile):
+        profile = CheckedField(
+            self._profile, str, "profile",
+            hint="Engines that run already, by their profile; empty starts new ones.",
+        )  # fmt: skip
+        for text in (self._count, self._cores):
             text.layout.width = "100%"
-        columns = "repeat(auto-fill, minmax(15em, 1fr))"
-        grid = ipywidgets.GridBox(
-            fields, layout=ipywidgets.Layout(grid_template_columns=columns, width="100%")
-        )
+        fields = grid(
+            [
+                style.field(self._count), style.field(self._cores), self._hosts.widget,
+                profile.widget,
+            ]
+        )  # fmt: skip
         self.widget = style.panel(
             [
-                grid, self._problem, style.row([self._start_button, self._stop_button]),
+                fields, self._problem, style.row([self._start_button, self._stop_button]),
                 self._state, self._table,
             ],
             "engines",

@@ -89,9 +89,14 @@ class HyperparametersPanel:
         return values
 
     @property
+    def _all_values(self) -> dict[str, Scalar]:
+        """The values of all settings, also of those that are edited elsewhere."""
+        return {**self._others, **self.values}
+
+    @property
     def problems(self) -> list[FieldProblem]:
         """Everything that is wrong now."""
-        return check({**self._others, **self.values})
+        return check(self._all_values)
 
     @property
     def config(self) -> Config:
@@ -100,7 +105,7 @@ class HyperparametersPanel:
         Raises:
             ConfigError: If a field is wrong.
         """
-        return Config.from_dict({**self._others, **self.values})
+        return Config.from_dict(self._all_values)
 
     def load(self, values: Mapping[str, Scalar]) -> None:
         """Take over values; what is not named gets its default.
@@ -236,7 +241,7 @@ class HyperparametersPanel:
 
     def _use_preset(self, change: dict[str, Any]) -> None:
         chosen = _presets().get(change["new"])
-        if chosen is not None and chosen != {**self._others, **self.values}:
+        if chosen is not None and chosen != self._all_values:
             self.load(chosen)
 
     def _use_upload(self, change: dict[str, Any]) -> None:
@@ -283,7 +288,7 @@ class HyperparametersPanel:
 
         One whose values were changed can so be chosen again.
         """
-        values = {**self._others, **self.values}
+        values = self._all_values
         self._preset.value = next((n for n, known in _presets().items() if known == values), "")
 
     def _show(self) -> None:
@@ -299,7 +304,7 @@ class HyperparametersPanel:
         self._show_exports(not problems)
 
     def _show_exports(self, right: bool) -> None:
-        values = {**self._others, **self.values}
+        values = self._all_values
         self._code_text.value = (
             f"<pre>{style.escape(as_python(values, self.engines))}</pre>"
             if right

@@ -90,7 +90,6 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
 .bk-field.bk-beside :is(input, select) { flex: 1 1 11em; width: auto; min-width: 0; }
 .bk .bk-hint { color: var(--bk-faint); font-size: 12px; line-height: 1.35; min-height: 17px; }
 .bk .bk-hint .bk-error { color: var(--bk-bad); font-weight: 600; }
-.bk .bk-dot { color: var(--bk-blue); }
 .bk-field { position: relative; }
 .bk-help { position: absolute; bottom: calc(100% - 2px); left: 2px; max-width: 26em; z-index: 9;
   visibility: hidden; opacity: 0; transition: opacity .15s .4s, visibility 0s .4s;
@@ -102,6 +101,7 @@ html[theme=dark] .bk-plot img { filter: invert(.93) hue-rotate(180deg); }
 .bk-wrong input, .bk-wrong select, .bk-wrong textarea {
   border: 2px solid var(--bk-bad) !important; } /* also while one types into it */
 .bk-changed .widget-label::after { content: " ●"; color: var(--bk-blue); }
+.bk .bk-dot { color: var(--bk-blue); }
 .bk mark { background: var(--bk-mark); color: var(--bk-mark-text); padding: 0 2px;
   border-radius: 2px; font-weight: 600; }
 .bk-text { max-width: 80ch; line-height: 1.6; margin: 6px 0; overflow-wrap: anywhere; }
