@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from bertkit_widgets import AskPanel, EnginesPanel, Studio
@@ -145,6 +146,21 @@ def test_wrong_answers_are_those_that_do_not_match(studio):
     assert panel.wait(60)
     assert f"{len(found)} of {len(dev)} were not answered exactly." in panel._state.value
     assert "Expected" in panel._wrong_text.value  # the worst one is shown at once
+
+
+def test_the_newest_model_is_chosen_and_may_be_asked_at_once(studio, tmp_path):
+    runs = studio.run.folder.parent
+    panel = AskPanel(runs_folder=runs)
+    assert panel._run.value == panel._run.options[0][1]
+    assert not panel._ask_button.disabled
+    panel._question.value = "when was the mill built ?"
+    panel._ask_button.click()
+    assert panel.wait(60)
+    assert "sure)" in panel._state.value or "No answer." in panel._state.value
+    empty = AskPanel(runs_folder=tmp_path)
+    assert (empty._run.label, empty._ask_button.disabled) == ("none yet", True)
+    empty.refresh(runs / Path(panel._run.value).name)
+    assert not empty._ask_button.disabled
 
 
 def test_a_run_that_goes_on_is_taken_up(tiny_config, tmp_path):

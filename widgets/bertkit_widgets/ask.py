@@ -113,12 +113,13 @@ class AskPanel:
         offered = [(name, path) for name, path in saved_runs(self._runs_folder) if _has_model(path)]
         chosen = str(folder) if folder is not None else self._run.value
         self._run.options = offered or [("none yet", "")]
+        folders = [path for _, path in self._run.options]
+        # a list that was empty once chooses nothing by itself
+        self._run.value = chosen if chosen in folders else folders[0]
         if not offered:
             self._say(style.status("note", "No trained model yet.", "Train one first."))
         elif "No trained model" in self._state.value:
             self._say("")
-        if chosen in [path for _, path in offered]:
-            self._run.value = chosen
         self._lock(self._background.busy)
 
     def ask(self) -> None:
