@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.work import SIZES
+from bertkit.loading_tensorflow import PRODUCTS_BY_ONEDNN
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TURN_SECONDS = 1800.0
@@ -52,7 +53,7 @@ class Contestant:
         command = [sys.executable, "-m", "benchmarks.contestants", entry.program]
         self._process = subprocess.Popen(
             [*command, json.dumps(dict(entry.settings))], cwd=CHECKOUT,
-            env=os.environ | threads | quiet,
+            env=os.environ | PRODUCTS_BY_ONEDNN | threads | quiet,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
         )  # fmt: skip
         self.warm_up = self._answer()

@@ -12,6 +12,7 @@ import os
 
 os.environ["TF_NUM_INTEROP_THREADS"] = "1"  # read once, when TensorFlow is loaded
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as engines have it
 
 import argparse
 import tempfile

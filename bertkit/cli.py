@@ -218,7 +218,7 @@ def _predictor(options: argparse.Namespace, show: Callable[[Progress], None]) ->
 
 
 def _load_tensorflow(show: Callable[[Progress], None]) -> None:
-    from bertkit.quiet_tensorflow import load_tensorflow
+    from bertkit.loading_tensorflow import load_tensorflow
 
     show(Progress(stage="Loading TensorFlow"))
     load_tensorflow()

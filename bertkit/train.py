@@ -37,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     with _rank_zero_speaks():
         options = _parser().parse_args(arguments)
+    from bertkit.cluster.freed_memory import keep_freed_memory
+
+    keep_freed_memory()
     bind_to_share(_first(LOCAL_RANKS, 0), _first(LOCAL_SIZES, 1))
-    from bertkit.quiet_tensorflow import load_tensorflow
+    from bertkit.loading_tensorflow import load_tensorflow
 
     load_tensorflow()
     import horovod.tensorflow as hvd

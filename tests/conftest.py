@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from bertkit.config import Config
+from bertkit.loading_tensorflow import PRODUCTS_BY_ONEDNN
 from tests import tiny
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 # A shell's background job ignores Ctrl-C, and hands that on to every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+os.environ.update(PRODUCTS_BY_ONEDNN)  # as engines have it; no test has loaded TensorFlow yet
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ def _one_thread() -> None:
     """Before TensorFlow is loaded: one thread, so that processor seconds mean something."""
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
         os.environ[name] = "1"
-    from bertkit.quiet_tensorflow import load_tensorflow
+    from bertkit.loading_tensorflow import load_tensorflow
 
     load_tensorflow()
 

@@ -10,6 +10,7 @@ import ipyparallel
 
 from bertkit.cluster.cores import core_shares
 from bertkit.cluster.engine import Deadline, Engine, Loaded, RegisteredProcess
+from bertkit.cluster.freed_memory import keep_freed_memory
 from bertkit.cluster.rank import EngineDescription, bind, describe
 from bertkit.errors import ClusterError
 
@@ -135,4 +136,5 @@ class AttachedEngines:
         process = RegisteredProcess(self._client, id, mine)
         engine = Engine(self._client, id, mine, process, share.cores, share.cpus)
         engine.submit(bind, list(share.cpus), share.environment)
+        engine.submit(keep_freed_memory)
         return engine

@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bertkit.cluster.freed_memory import keep_freed_memory
+
 WATCH_SECONDS = 0.5
 CONNECTION_SECONDS = 60.0
 LOOPBACK = "127.0.0.1"
@@ -92,6 +94,7 @@ def _secrets() -> list[str]:
 
 
 def _be_engine(options: argparse.Namespace) -> None:
+    keep_freed_memory()
     # Imported while the controller starts; all take about a second.
     import zmq
     from ipykernel.iostream import OutStream

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bertkit.errors import ClusterError
+from bertkit.loading_tensorflow import PRODUCTS_BY_ONEDNN
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -39,6 +40,7 @@ class CoreShare:
             # On one core too: with a single thread no sum over ranks begins within backward.
             "TF_NUM_INTEROP_THREADS": "2",
             "OMP_NUM_THREADS": str(self.cores),
+            **PRODUCTS_BY_ONEDNN,
         }
 
 

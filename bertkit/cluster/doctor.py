@@ -127,7 +127,7 @@ def diagnose(emit: Callable[[Progress], object] = lambda _: None) -> Diagnosis:
         >>> diagnose().precision                                        # doctest: +SKIP
         'float32'
     """
-    from bertkit.quiet_tensorflow import load_tensorflow
+    from bertkit.loading_tensorflow import load_tensorflow
 
     emit(Progress(stage="Loading TensorFlow"))
     load_tensorflow()

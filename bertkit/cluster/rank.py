@@ -6,7 +6,6 @@ Functions of this module are called through ipyparallel; they take and return pl
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import os
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from bertkit.cluster.freed_memory import give_back_freed_memory
 from bertkit.errors import BertkitError
 
 if TYPE_CHECKING:
@@ -170,8 +170,7 @@ def _free_memory() -> None:
     for name in [name for name in table if name.startswith("CustomGradient-")]:
         del table[name]
     gc.collect()  # graphs hold their weights in cycles
-    with contextlib.suppress(OSError, AttributeError):  # only the GNU C library can do this
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back_freed_memory()
 
 
 def _is_loss_of_a_rank(error: BaseException) -> bool:

@@ -16,7 +16,7 @@ MARK = "__transport__ "
 def main() -> None:
     """Sum a float32 tensor over all ranks some times, and see that the sums are right."""
     size, rounds = int(sys.argv[1]), int(sys.argv[2])
-    from bertkit.quiet_tensorflow import load_tensorflow
+    from bertkit.loading_tensorflow import load_tensorflow
 
     load_tensorflow()
     import horovod.tensorflow as hvd
