@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,11 +36,13 @@ class Entry:
         name: What it is called in the results.
         program: Name of its class in `benchmarks.contestants`.
         settings: What the class is handed.
+        environment: Variables of its process beside those that all have.
     """
 
     name: str
     program: str
     settings: Mapping[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Contestant:
@@ -53,7 +55,7 @@ class Contestant:
         command = [sys.executable, "-m", "benchmarks.contestants", entry.program]
         self._process = subprocess.Popen(
             [*command, json.dumps(dict(entry.settings))], cwd=CHECKOUT,
-            env=os.environ | PRODUCTS_BY_ONEDNN | threads | quiet,
+            env=os.environ | PRODUCTS_BY_ONEDNN | threads | quiet | dict(entry.environment),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
         )  # fmt: skip
         self.warm_up = self._answer()
@@ -64,6 +66,11 @@ class Contestant:
         self._process.stdin.write(b"turn\n")
         self._process.stdin.flush()
         return self._answer()
+
+    def bind(self, cpu: int) -> None:
+        """Keep all of its threads on one core."""
+        for thread in Path(f"/proc/{self._process.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {cpu})
 
     def end(self) -> None:
         """End its process."""

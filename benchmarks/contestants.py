@@ -233,7 +233,8 @@ PROGRAMS: dict[str, Callable[..., Program]] = {
 def main() -> None:
     """Set up, warm up, and take turns until standard input ends."""
     settings = json.loads(sys.argv[2])
-    keep_freed_memory()  # bertkit's engines do so by themselves; the others are given it
+    if settings.pop("keep_memory", True):  # as bertkit's engines do; the others are given it
+        keep_freed_memory()
     with _answers_only() as answer:
         began = time.perf_counter()
         program = PROGRAMS[sys.argv[1]](Work(**settings.pop("work")), **settings)

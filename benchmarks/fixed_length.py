@@ -19,8 +19,6 @@ from benchmarks.machine import describe_machine
 from benchmarks.report import show
 from benchmarks.work import SIZES
 
-OURS = "bertkit bfloat16"
-
 
 def entries(options: argparse.Namespace) -> list[Entry]:
     """Who takes part."""
@@ -50,7 +48,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         warm_up = {c.entry.name: round(c.warm_up["warm_up_seconds"], 1) for c in running}
         memory = {c.entry.name: c.turn()["peak_gib"] for c in running}
     flops = options.steps * step_flops(SIZES[options.model], options.batch, options.length)
-    summary = summarize(seconds, options.batch * options.steps, OURS)
+    precision = options.precisions[0]
+    summary = summarize(seconds, options.batch * options.steps, f"bertkit {precision}")
     peers = [name for name in summary if not name.startswith(("bertkit", "products"))]
     best = min(peers, key=lambda name: statistics.median(seconds[name]))
     for name, row in summary.items():
@@ -63,7 +62,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "teraflop_of_a_step": round(flops / options.steps / 1e12, 3),
         "best_peer": best,
         "times_as_fast_as_best_peer": summary[best]["ours_times_as_fast"],
-        "share_of_ceiling": summary.get("products bfloat16", {}).get("ours_times_as_fast"),
+        "share_of_ceiling": summary.get(f"products {precision}", {}).get("ours_times_as_fast"),
         "contestants": summary,
     }  # fmt: skip
 
@@ -73,7 +72,7 @@ def main() -> None:
     words = contest_words(__doc__, model="base", batch=8)
     words.add_argument("--length", type=int, default=384)
     words.add_argument("--steps", type=int, default=2, help="steps of a turn, one after the other")
-    words.add_argument("--precisions", nargs="+", default=["bfloat16"])
+    words.add_argument("--precisions", nargs="+", default=["bfloat16"], help="the first is ours")
     words.add_argument("--without", nargs="+", default=[], metavar="NAME", help="leave out")
     options = words.parse_args()
     show(measure(options), options.out)

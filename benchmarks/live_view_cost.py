@@ -1,12 +1,14 @@
-"""What the live view costs: the same training with and without someone looking, in turns.
+r"""What the live view costs: the same training with and without someone looking, in turns.
 
-A tiny BERT trains on generated questions on engines of its own process group, once without a panel
-and once with a live panel that follows it in this process, turn by turn, the order swapped from
-pair to pair. The panel's thread reads and draws as it does in a notebook; only the page is missing,
-which takes another process's time. Its runs are short steps, so that drawing has as much to do as
-it ever has.
+Engines of their own process group train once without a panel and once with a live panel that
+follows them in this process, turn by turn, the order swapped from pair to pair. The panel's thread
+reads and draws as it does in a notebook; only the page is missing, which takes another process's
+time. The tiny BERT makes steps of some 40 ms, so that drawing has as much to do as it ever has; the
+22M model on the bundled sample is what one would look at.
 
     python -m benchmarks.live_view_cost --pairs 5 --out benchmarks/results/live_view_cost.json
+    python -m benchmarks.live_view_cost --model minilm --steps 40 --pairs 5 \
+        --out benchmarks/results/live_view_cost_minilm.json
 """
 
 from __future__ import annotations
@@ -21,13 +23,9 @@ from bertkit_widgets import LivePanel
 
 from benchmarks.machine import describe_machine
 from benchmarks.report import show
+from benchmarks.short_runs import LEFT_OUT, examples_per_second, sample_config
 from bertkit import Cluster, Config
-from bertkit.events import Step
-from bertkit.run import Run
 from tests import tiny
-
-LEFT_OUT = 20
-"""Steps at the beginning that are compiled, or warm up, and are not compared."""
 
 
 def train(cluster: Cluster, config: Config, *, watched: bool) -> float:
@@ -41,10 +39,20 @@ def train(cluster: Cluster, config: Config, *, watched: bool) -> float:
     return examples_per_second(run)
 
 
-def examples_per_second(run: Run) -> float:
-    """Examples over the time from the first to the last counted step."""
-    steps = [event for event in run.history() if isinstance(event, Step)][LEFT_OUT:]
-    return sum(step.examples for step in steps[1:]) / (steps[-1].time - steps[0].time)
+def config_of(model: str, folder: Path, steps: int) -> Config:
+    """What to train: the tiny BERT, or the 22M model."""
+    if model == "minilm":
+        return sample_config(folder, steps)
+    config = Config(
+        **tiny.settings(  # type: ignore[arg-type]
+            tiny.write_model(folder / "model", layers=2, hidden=128),
+            tiny.write_questions(folder / "squad", train=800),
+        )
+    )
+    return config.replace(
+        output=str(folder / "runs"), target_f1=100.1, num_epochs=1000.0,
+        step_threshold=LEFT_OUT + steps, evaluate_every=0,
+    )  # fmt: skip
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -52,16 +60,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     machine = describe_machine()
     pairs: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="bertkit-live-cost-") as name:
-        folder = Path(name)
-        config = Config(
-            **tiny.settings(  # type: ignore[arg-type]
-                tiny.write_model(folder / "model", layers=2, hidden=128),
-                tiny.write_questions(folder / "squad", train=800),
-            )
-        ).replace(
-            output=str(folder / "runs"), target_f1=100.1, num_epochs=1000.0,
-            step_threshold=options.steps, evaluate_every=0,
-        )  # fmt: skip
+        config = config_of(options.model, Path(name), options.steps)
         with Cluster(n=options.engines) as cluster:
             train(cluster, config.replace(step_threshold=2 * LEFT_OUT), watched=False)
             for number in range(options.pairs):
@@ -73,6 +72,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "machine": machine,
         "engines": options.engines,
+        "model": options.model,
         "steps": options.steps,
         "examples_per_second": pairs,
         "median_alone": round(statistics.median(pair["alone"] for pair in pairs), 2),
@@ -88,6 +88,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write."""
     words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("--model", choices=("tiny", "minilm"), default="tiny")
     words.add_argument("--pairs", type=int, default=5)
     words.add_argument("--steps", type=int, default=400)
     words.add_argument("--engines", type=int, default=2)

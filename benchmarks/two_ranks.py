@@ -6,44 +6,36 @@ twice as large; with ``--strong`` the global batch stays the same, and a rank's 
 for half of the examples. Both clusters stay up; engines
 that have nothing to do take no time. What is counted is the time from step to step, with pauses.
 
+No rank can bring more than its core does: two cores of a virtual machine may be two threads of one,
+or share what multiplies matrices. So a step's matrix products alone are timed as well, by a process
+on one core and by two on two at once.
+
     python -m benchmarks.two_ranks --out benchmarks/results/two_ranks.json
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.live_view_cost import LEFT_OUT, examples_per_second
+from benchmarks.contest import Entry, contestants
 from benchmarks.machine import describe_machine
 from benchmarks.report import show
+from benchmarks.short_runs import LEFT_OUT, counted_steps, examples_per_second, sample_config
 from bertkit import Cluster, Config
-from bertkit.events import Step
-from bertkit.squad.sample import write_sample
-
-DEV_PARAGRAPHS = 2
-"""A run scores its model at the end; a few questions do."""
-
-
-def few_dev_questions(folder: Path) -> Path:
-    """Cut the sample's validation file down."""
-    content = json.loads((folder / "dev-v1.1.json").read_text(encoding="utf-8"))
-    article = content["data"][0]
-    article["paragraphs"] = article["paragraphs"][:DEV_PARAGRAPHS]
-    path = folder / "dev-few.json"
-    path.write_text(json.dumps({**content, "data": [article]}), encoding="utf-8")
-    return path
+from bertkit.cluster.cores import usable_cpus
+from bertkit.training.precision import resolve_precision
 
 
 def train(cluster: Cluster, config: Config) -> dict[str, float]:
     """Train once; gives examples/sec and where a step's time went, medians over the steps."""
     run = cluster.train(config)
     run.wait()
-    steps = [event for event in run.history() if isinstance(event, Step)][LEFT_OUT:]
+    steps = counted_steps(run)
 
     def median(values: list[float]) -> float:
         return round(statistics.median(values), 4)
@@ -57,19 +49,34 @@ def train(cluster: Cluster, config: Config) -> dict[str, float]:
     }
 
 
+def products_of_two_cores(rounds: int, log: Path) -> dict[str, float]:
+    """How much two cores multiply at once, as a multiple of what one does while the other rests."""
+    work = {"model": "minilm", "batch": 8, "length": 128, "steps": 1}
+    entry = Entry("products", "products", {"work": work, "precision": resolve_precision("auto")})
+    ratios = []
+    with contestants([entry, entry], 1, log) as running, ThreadPoolExecutor(2) as threads:
+        for contestant, cpu in zip(running, usable_cpus(), strict=False):
+            contestant.bind(cpu)
+        for _ in range(rounds):
+            alone = statistics.mean(contestant.turn()["seconds"] for contestant in running)
+            together = threads.map(lambda contestant: contestant.turn()["seconds"], running)
+            ratios.append(2 * alone / max(together))
+    return {
+        "median": round(statistics.median(ratios), 3),
+        "least": round(min(ratios), 3),
+        "most": round(max(ratios), 3),
+    }
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Train in pairs; gives every speed and the medians."""
     machine = describe_machine()
     pairs: list[dict[str, Any]] = []
+    products = products_of_two_cores(options.pairs, options.log)
     with tempfile.TemporaryDirectory(prefix="bertkit-ranks-") as name:
-        folder = Path(name)
-        write_sample(folder / "sample")
-        config = Config(
-            data=str(folder / "sample"), dev_file=str(few_dev_questions(folder / "sample")),
-            batch_size=options.batch, num_epochs=1000.0, compression=options.compression,
-            output=str(folder / "runs"), target_f1=100.1,
-            step_threshold=LEFT_OUT + options.steps, evaluate_every=0, checkpoint_every=0,
-        )  # fmt: skip
+        config = sample_config(Path(name), options.steps).replace(
+            batch_size=options.batch, compression=options.compression
+        )
         with Cluster(n=1, cores_per_engine=1) as one, Cluster(n=2, cores_per_engine=1) as two:
             for cluster in (one, two):  # compile and fill caches
                 train(cluster, config.replace(step_threshold=LEFT_OUT + 2))
@@ -94,6 +101,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "global_batch_stays_the_same": options.strong,
         "steps": options.steps,
         "compression": options.compression,
+        "two_cores_times_as_fast_at_products": products,
         "pairs": pairs,
         "two_ranks_times_as_fast": {
             "median": round(statistics.median(ratios), 3),
@@ -111,6 +119,7 @@ def main() -> None:
     words.add_argument("--batch", type=int, default=32)
     words.add_argument("--strong", action="store_true", help="keep the global batch")
     words.add_argument("--compression", default="none")
+    words.add_argument("--log", type=Path, default=Path("contest.log"))
     words.add_argument("--out", type=Path)
     options = words.parse_args()
     show(measure(options), options.out)

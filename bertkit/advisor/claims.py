@@ -7,8 +7,12 @@ claims must be renewed, and lapse when they are not.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
+import sqlite3
+import threading
+from collections.abc import Callable
 from functools import cache
 
 import psutil
@@ -43,6 +47,50 @@ def is_held(claim: str, renewed: float, now: float) -> bool:
         return same and process.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ValueError):
         return False
+
+
+class Heartbeat:
+    """Renews this process's claims every now and then.
+
+    Args:
+        renew: Called with the claims; may raise `sqlite3.Error`.
+    """
+
+    def __init__(self, renew: Callable[[list[str]], object]) -> None:
+        self._renew = renew
+        self._claims: set[str] = set()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, claim: str) -> None:
+        """Renew this claim from now on."""
+        with self._lock:
+            self._claims.add(claim)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._beat, name="bertkit-advisor-heartbeat", daemon=True
+                )
+                self._thread.start()
+
+    def remove(self, claim: str) -> None:
+        """Let go of a claim."""
+        with self._lock:
+            self._claims.discard(claim)
+
+    def stop(self) -> None:
+        """Renew none any more."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(LEASE_SECONDS)
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(LEASE_SECONDS / 4):
+            with self._lock:
+                claims = sorted(self._claims)
+            if claims:
+                with contextlib.suppress(sqlite3.Error):  # such as a full disk; try again later
+                    self._renew(claims)
 
 
 def _here() -> str:

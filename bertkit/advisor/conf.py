@@ -13,9 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bertkit.advisor.experiment import OnTrial
 from bertkit.advisor.hydro_model import HydroModel
 from bertkit.advisor.sda import SDA
+from bertkit.advisor.search_loop import OnTrial
 from bertkit.config import read_mapping
 
 

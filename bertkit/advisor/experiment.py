@@ -7,8 +7,6 @@ processes, may look at one experiment and run its trials.
 from __future__ import annotations
 
 import contextlib
-import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.advisor import warm_start
-from bertkit.advisor.claims import LEASE_SECONDS, new_claim
+from bertkit.advisor.claims import Heartbeat, new_claim
 from bertkit.advisor.goals import Goals, is_number
-from bertkit.advisor.proposing import ParEgo, RandomSampler, Sampler, SpaceExhaustedError
+from bertkit.advisor.proposing import ParEgo, RandomSampler, Sampler
 from bertkit.advisor.pruning import DEFAULT_PRUNING, pruner
+from bertkit.advisor.search_loop import OnTrial, SearchLoop
 from bertkit.advisor.space import Space
 from bertkit.advisor.store import Store
 from bertkit.advisor.surrogate import Surrogate
-from bertkit.advisor.tables import BudgetSpentError, DuplicateTrialError, LostClaimError
+from bertkit.advisor.tables import DuplicateTrialError
 from bertkit.advisor.trial import (
     Assignment,
     CurvePoint,
     Origin,
-    Outcome,
     Proposal,
     Runner,
     State,
@@ -37,17 +35,10 @@ from bertkit.advisor.trial import (
 from bertkit.config import Scalar
 from bertkit.errors import AdvisorError
 
-log = logging.getLogger("bertkit.advisor")
-
 OBSERVATION_BUDGET = 25
-MOST_FAILURES = 3
-"""After so many failures in a row the fault is not in the trials' values."""
-
 MOST_COLLISIONS = 50
 
 SAMPLERS: Mapping[str, Callable[[], Sampler]] = {"parego": ParEgo, "random": RandomSampler}
-
-OnTrial = Callable[[Trial], object]
 
 
 class Experiment:
@@ -82,7 +73,7 @@ class Experiment:
         self._settings = dict(record.settings)
         self._sampler: Sampler = _sampler(str(self._settings["sampler"]))
         self._pruner = pruner(str(self._settings["pruning"]))
-        self._heartbeat = _Heartbeat(self.store)
+        self._heartbeat = Heartbeat(self.store.renew)
         self._asking = threading.Lock()
 
     @classmethod
@@ -274,7 +265,7 @@ class Experiment:
             AdvisorError: If its values are outside the space or have been tried.
             BudgetSpentError: If the experiment has all the trials it may have.
         """
-        with self._claim() as claim:
+        with self.claimed() as claim:
             return self._accept(proposal, claim)
 
     def skip(self, proposal: Proposal) -> Trial:
@@ -292,11 +283,11 @@ class Experiment:
             BudgetSpentError: If the experiment has all the trials it may have.
             SpaceExhaustedError: If every assignment of the space has been tried.
         """
-        with self._claim() as claim:
-            return self._ask(claim)
+        with self.claimed() as claim:
+            return self.ask_with(claim)
 
     @contextlib.contextmanager
-    def _claim(self) -> Iterator[str]:
+    def claimed(self) -> Iterator[str]:
         """A claim to one trial; what breaks off, Ctrl-C as well, gives that trial back."""
         claim = new_claim()
         try:
@@ -307,7 +298,8 @@ class Experiment:
             self.store.release_claim(self.id, claim)
             raise
 
-    def _ask(self, claim: str) -> Trial:
+    def ask_with(self, claim: str) -> Trial:
+        """As `ask`, with a claim of `claimed`."""
         with self._asking:
             self.store.requeue_abandoned(self.id)
             return self.store.take_waiting(self.id, claim) or self._ask_new(claim)
@@ -436,7 +428,7 @@ class Experiment:
         if observation_budget is not None:
             self.set_budget(observation_budget)
         deadline = None if time_budget is None else time.monotonic() + time_budget
-        _Loop(self, runner, deadline, on_trial, stop).run(parallel)
+        SearchLoop(self, runner, deadline, on_trial, stop).run(parallel)
         return self.best
 
     def run_trial(
@@ -453,7 +445,7 @@ class Experiment:
             The trial as it stands after that; ``None`` if it was given back, or is another
             process's by now.
         """
-        return _Loop(self, runner, stop=stop).run_one(trial)
+        return SearchLoop(self, runner, stop=stop).run_one(trial)
 
     def set_budget(self, observation_budget: int) -> None:
         """Set the most trials of the experiment from now on.
@@ -464,166 +456,6 @@ class Experiment:
         _check_budget(observation_budget)
         self._settings["observation_budget"] = observation_budget
         self.store.update_settings(self.id, {"observation_budget": observation_budget})
-
-
-class _Loop:
-    """Ask, run, tell; in this thread or in several."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        runner: Runner,
-        deadline: float | None = None,
-        on_trial: OnTrial | None = None,
-        stop: threading.Event | None = None,
-    ) -> None:
-        self._experiment, self._runner = experiment, runner
-        self._deadline, self._on_trial = deadline, on_trial
-        self._stop = stop or threading.Event()
-        self._failures: list[str] = []
-        self._error: BaseException | None = None
-
-    def run(self, parallel: int) -> None:
-        if parallel < 1:
-            raise AdvisorError(f"parallel is {parallel}; expected at least 1")
-        if parallel == 1:
-            self._work()
-            return
-        threads = [threading.Thread(target=self._work_apart, daemon=True) for _ in range(parallel)]
-        for thread in threads:
-            thread.start()
-        try:
-            while any(thread.is_alive() for thread in threads):
-                threads[0].join(0.2)  # short, so that Ctrl-C is heard
-                time.sleep(0.0 if threads[0].is_alive() else 0.2)
-        except KeyboardInterrupt:
-            self._stop.set()
-            for thread in threads:
-                thread.join(LEASE_SECONDS)
-            raise
-        if self._error is not None:
-            raise self._error
-
-    def _work_apart(self) -> None:
-        try:
-            self._work()
-        except BaseException as error:
-            self._error = self._error or error
-            self._stop.set()
-
-    def _work(self) -> None:
-        while not self._stop.is_set():
-            if self._deadline is not None and time.monotonic() >= self._deadline:
-                return
-            try:
-                ended = self._ask_and_run()
-            except (BudgetSpentError, SpaceExhaustedError):
-                return
-            if ended is not None:
-                self._note(ended)
-
-    def _ask_and_run(self) -> Trial | None:
-        with self._experiment._claim() as claim:
-            return self.run_one(self._experiment._ask(claim))
-
-    def run_one(self, trial: Trial) -> Trial | None:
-        """Run a trial; ``None`` if it was given back or lost."""
-        experiment, verdicts = self._experiment, list[str]()
-        if self._stop.is_set():
-            self._give_back(trial)
-            return None
-
-        def report(point: CurvePoint) -> bool:
-            why = experiment.report(trial, point)
-            if why and not verdicts:
-                verdicts.append(why)
-            return not verdicts and not self._stop.is_set()
-
-        try:
-            values = ", ".join(f"{name} {value}" for name, value in trial.parameters.items())
-            log.info("Trial %d begins with %s. %s", trial.number, values, trial.reason)
-            outcome = self._runner(trial, report)
-            if not isinstance(outcome, Outcome):
-                outcome = Outcome(metrics=outcome)
-            if self._stop.is_set() and not verdicts:
-                self._give_back(trial)
-                return None
-            return self._told(trial, outcome, verdicts)
-        except LostClaimError:
-            return None
-        except Exception as error:
-            if self._stop.is_set():  # a run that was stopped before its first step, perhaps
-                self._give_back(trial)
-                return None
-            return self._failed(trial, error)
-        except BaseException:
-            self._give_back(trial)
-            raise
-
-    def _give_back(self, trial: Trial) -> None:
-        with contextlib.suppress(LostClaimError):
-            self._experiment.release(trial)
-
-    def _told(self, trial: Trial, outcome: Outcome, verdicts: list[str]) -> Trial:
-        if verdicts:
-            return self._experiment.tell_pruned(
-                trial, verdicts[0], outcome.metrics, outcome.artifact
-            )
-        return self._experiment.tell(
-            trial, outcome.metrics, noise=outcome.noise, artifact=outcome.artifact
-        )
-
-    def _failed(self, trial: Trial, error: Exception) -> Trial | None:
-        try:
-            return self._experiment.tell_failed(trial, f"{type(error).__name__}: {error}")
-        except LostClaimError:
-            return None
-
-    def _note(self, trial: Trial) -> None:
-        self._failures = [*self._failures, trial.message] if trial.state is State.FAILED else []
-        if self._on_trial is not None:
-            self._on_trial(trial)
-        if len(self._failures) >= MOST_FAILURES:
-            raise AdvisorError(
-                f"{MOST_FAILURES} trials in a row failed, the last one with: {self._failures[-1]}"
-            )
-
-
-class _Heartbeat:
-    """Says every now and then that this process's trials go on."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._claims: set[str] = set()
-        self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def add(self, claim: str) -> None:
-        with self._lock:
-            self._claims.add(claim)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._beat, name="bertkit-advisor-heartbeat", daemon=True
-                )
-                self._thread.start()
-
-    def remove(self, claim: str) -> None:
-        with self._lock:
-            self._claims.discard(claim)
-
-    def stop(self) -> None:
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join(LEASE_SECONDS)
-
-    def _beat(self) -> None:
-        while not self._stopped.wait(LEASE_SECONDS / 4):
-            with self._lock:
-                claims = sorted(self._claims)
-            if claims:
-                with contextlib.suppress(sqlite3.Error):  # such as a full disk; try again later
-                    self._store.renew(claims)
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

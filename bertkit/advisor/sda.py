@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from bertkit.advisor.command_runner import CommandRunner
-from bertkit.advisor.experiment import OBSERVATION_BUDGET, Experiment, OnTrial
+from bertkit.advisor.experiment import OBSERVATION_BUDGET, Experiment
 from bertkit.advisor.goals import Goals
 from bertkit.advisor.hydro_model import HydroModel
 from bertkit.advisor.published_settings import Launch, read_settings
 from bertkit.advisor.registered import Registered, read_registration
+from bertkit.advisor.search_loop import OnTrial
 from bertkit.advisor.space import RANKS
 from bertkit.advisor.store import Store
 from bertkit.advisor.trial import Assignment, CurvePoint, Origin, Outcome, Runner, State, Trial

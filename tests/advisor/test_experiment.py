@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from bertkit.advisor.experiment import MOST_FAILURES, Experiment
+from bertkit.advisor.experiment import Experiment
 from bertkit.advisor.goals import Goals
+from bertkit.advisor.search_loop import MOST_FAILURES
 from bertkit.advisor.space import fingerprint
 from bertkit.advisor.tables import BudgetSpentError, DuplicateTrialError
 from bertkit.advisor.trial import CurvePoint, Origin, Outcome, State

@@ -108,7 +108,7 @@ def summed_gradients(room, plan, number):
     )
     loss, total, passes = 0.0, None, []
     for rank in range(plan.ranks):
-        room.steps._world = OneOfSeveral(rank, plan.ranks)
+        room.steps.world = OneOfSeveral(rank, plan.ranks)
         share = plan.micro_batches(number, rank)
         arrays = [assemble(room.made, m, global_batch_examples=len(indices)) for m in share]
         value, gradients = room.steps.gradients(StepInput(arrays, rows, len(indices), 0.0), 1)
