@@ -1,8 +1,9 @@
 """What becomes of memory that training has freed: the next step uses it, and a run gives it back.
 
 A training step allocates and frees gigabytes in large pieces. The GNU C library hands each piece
-back to the operating system, which clears every page of it anew at the next step: a fifth of a
-step's time on one processor, more where several ranks or a virtual machine do so at once.
+back to the operating system, which clears every page of it anew at the next step. That costs from
+nothing to a quarter of a step, by the processor, the library of the products, and whether a virtual
+machine must first get those pages itself (`benchmarks/engine_settings.py`).
 """
 
 from __future__ import annotations
