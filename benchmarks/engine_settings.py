@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.contest import Entry, contest_words, contestants, hold, summarize
 from benchmarks.machine import describe_machine
 from benchmarks.report import show
+from bertkit.loading_tensorflow import PRODUCTS_BY_ONEDNN
 from bertkit.training.precision import resolve_precision
 
 OURS = "as engines are"
@@ -21,7 +22,7 @@ def entries(options: argparse.Namespace, precision: str) -> list[Entry]:
     work = {name: getattr(options, name) for name in ("model", "batch", "length", "steps")}
     settings = {"work": work, "precision": precision, "dropout": 0.1}
     forgetful = {**settings, "keep_memory": False}
-    without_onednn = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    without_onednn = dict.fromkeys(PRODUCTS_BY_ONEDNN, "0")
     return [
         Entry(OURS, "bertkit", settings),
         Entry("freed memory is given back", "bertkit", forgetful),

@@ -28,6 +28,7 @@ from benchmarks.flops import step_flops
 from benchmarks.machine import describe_machine
 from benchmarks.report import show
 from benchmarks.work import SIZES, Work
+from bertkit.cluster.freed_memory import keep_freed_memory
 
 STEPS = 3
 KINDS = {
@@ -83,6 +84,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Profile, and say what share of the step each kind takes."""
     machine = describe_machine()
     work = Work(options.model, options.batch, options.length)
+    keep_freed_memory()  # as engines do
     program = Bertkit(work, precision=options.precision, dropout=0.1)
     for _ in range(3):
         program.turn()

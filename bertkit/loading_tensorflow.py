@@ -9,7 +9,7 @@ import tempfile
 
 PRODUCTS_BY_ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "1"}
 """TensorFlow turns them on by itself on some processors only; on a Zen 3 a step without them takes
-a fifth longer."""
+a seventh longer (`benchmarks/engine_settings.py`)."""
 
 REMARK = re.compile(r"WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d:\d\d|\s*$")
 """Lines of its log: which instructions it uses, that there is no GPU. Anything else is shown."""
