@@ -13,7 +13,7 @@ demo: setup ## the main job: bundled sample, packaged model, two engines, early 
 	$(BIN)/bertkit demo
 
 test: setup oracles browser hosts ## all tests and notebooks, with the independent references they compare with
-	BERTKIT_QUICK=1 $(BIN)/pytest --durations=15 --nbmake --nbmake-timeout=900 tests notebooks
+	BERTKIT_QUICK=1 $(BIN)/pytest --durations=25 --nbmake --nbmake-timeout=900 tests notebooks
 
 check: setup ## the quick ones: format, lint, types, arrows between rooms
 	$(BIN)/ruff format --check .
@@ -46,10 +46,10 @@ oracles: $(VENV)/.oracles
 
 $(VENV)/.oracles: $(VENV)/.set-up tests/oracles/requirements.txt tests/oracles/transformers-4.txt
 	$(UV) freeze --quiet --exclude-editable | grep -v ' @ ' > $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--requirement tests/oracles/requirements.txt --constraint $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade \
-		--target .oracles/transformers-4 --requirement tests/oracles/transformers-4.txt 2>/dev/null
+	$(UV) install --quiet --upgrade \
+		--target .oracles/transformers-4 --requirement tests/oracles/transformers-4.txt
 	touch $@
 
 # A real browser drives JupyterLab in tests/browser.

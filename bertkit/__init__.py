@@ -53,4 +53,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: TensorFlow takes seconds to load."""
     if name not in _HOMES:
         raise AttributeError(f"module 'bertkit' has no attribute {name!r}")
+    if _HOMES[name].startswith("bertkit.training."):
+        from bertkit.loading_tensorflow import load_tensorflow
+
+        load_tensorflow()
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from bertkit.config import Config
-from bertkit.loading_tensorflow import PRODUCTS_BY_ONEDNN
-from tests import tiny
+from bertkit.loading_tensorflow import load_tensorflow
+
+load_tensorflow()  # as engines have it, and without its remarks
+
+from tests import tiny  # noqa: E402
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 # A shell's background job ignores Ctrl-C, and hands that on to every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-os.environ.update(PRODUCTS_BY_ONEDNN)  # as engines have it; no test has loaded TensorFlow yet
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ from bertkit_widgets.background import Background
 from bertkit_widgets.saved_runs import saved_runs
 
 if TYPE_CHECKING:
+    from bertkit import Predictor
     from bertkit.squad.dataset import Dataset, Question
-    from bertkit.training.prediction import Answer, Predictor
+    from bertkit.training.prediction import Answer
 
 PARAGRAPH = (
     "The lighthouse at Marrow Point was built in 1871 by the engineer Ada Fenwick. It is 38 "
@@ -210,7 +211,7 @@ class AskPanel:
         folder = self._chosen()
         if folder not in self._predictors:
             self._say(style.status("wait", "Loading the model", "…"))
-            from bertkit.training.prediction import Predictor
+            from bertkit import Predictor
 
             self._predictors.clear()  # one model in memory is enough
             run = Run(folder)
