@@ -11,11 +11,7 @@ from pathlib import Path
 import pytest
 
 from bertkit.config import Config
-from bertkit.loading_tensorflow import load_tensorflow
-
-load_tensorflow()  # as engines have it, and without its remarks
-
-from tests import tiny  # noqa: E402
+from tests import tiny  # loads TensorFlow as engines have it
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

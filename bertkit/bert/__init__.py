@@ -7,10 +7,14 @@ Example:
     22566146
 """
 
-from bertkit.bert.architecture import Architecture
-from bertkit.bert.pretrained import Pretrained, load_pretrained
-from bertkit.bert.question_answering import QuestionAnswering, loss
-from bertkit.bert.saving import save_pretrained
+from bertkit.loading_tensorflow import load_tensorflow
+
+load_tensorflow()  # before the modules below do, with what it must find set and without its remarks
+
+from bertkit.bert.architecture import Architecture  # noqa: E402
+from bertkit.bert.pretrained import Pretrained, load_pretrained  # noqa: E402
+from bertkit.bert.question_answering import QuestionAnswering, loss  # noqa: E402
+from bertkit.bert.saving import save_pretrained  # noqa: E402
 
 __all__ = [
     "Architecture",

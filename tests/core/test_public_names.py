@@ -39,6 +39,14 @@ def test_what_needs_no_tensorflow_does_not_load_it():
     assert _fresh(light) == ("False\n", "")
 
 
-def test_tensorflow_is_loaded_without_its_remarks_and_with_onednn():
-    code = "from bertkit import Predictor; import os; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "bertkit import Predictor",
+        "bertkit import train_here",
+        "bertkit.bert import load_pretrained",
+    ],
+)
+def test_tensorflow_is_loaded_without_its_remarks_and_with_onednn(wanted):
+    code = f"from {wanted}; import os; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
     assert _fresh(code) == ("1\n", "")

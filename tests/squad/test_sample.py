@@ -46,11 +46,10 @@ def test_the_seed_decides_everything(sample):
     assert not contexts & {p["context"] for p in paragraphs(other)}
 
 
-def test_it_is_made_while_one_waits():
-    """A guard against slow code: it takes one to three seconds of a processor."""
-    start = time.process_time()
+def test_it_is_written_in_two_seconds():
+    start = time.thread_time()  # other tests may have left threads at work
     make_sample(seed=3)
-    assert time.process_time() - start < 15
+    assert time.thread_time() - start < 2
 
 
 def test_it_needs_no_tensorflow():

@@ -14,7 +14,7 @@ import pytest
 from bertkit.events import Evaluation, Step
 from bertkit.run import Run
 
-TIMEOUT = 840  # without bfloat16 instructions two cores need six minutes
+TIMEOUT = 840  # without bfloat16 instructions two cores need most of ten minutes
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,8 @@ def short_squad(squad_folder, tmp_path_factory):
 @pytest.mark.timeout(900)
 def test_real_questions_are_learnt(short_squad, tmp_path):
     words = {
-        "data": short_squad, "model": "minilm", "optimizer": "adamw", "learning_rate": 2.6e-4,
-        "dropout": 0.0, "batch_size": 16, "num_epochs": 1, "target_f1": 35.0,
-        "evaluate_every": 25, "evaluate_fraction": 1.0,
+        "data": short_squad, "model": "minilm", "optimizer": "adamw", "learning_rate": 4e-4,
+        "batch_size": 16, "num_epochs": 0.5, "evaluate_every": 45, "evaluate_fraction": 1.0,
         "output": tmp_path / "runs", "engines": 2,
     }  # fmt: skip
     options = itertools.chain.from_iterable((f"--{n}", str(v)) for n, v in words.items())
@@ -47,10 +46,10 @@ def test_real_questions_are_learnt(short_squad, tmp_path):
     run = Run(folder)
     losses = [event.loss for event in run.history() if isinstance(event, Step)]
     scores = [event.f1 for event in run.history() if isinstance(event, Evaluation)]
-    assert run.result.stopped_by == "target_f1"
+    assert run.result.stopped_by == "epochs"
     assert run.result.total == 169
-    assert len(losses) == run.result.global_step < 0.75 * 4479 / 16  # seen were 75
+    assert len(losses) == run.result.global_step == pytest.approx(0.5 * 4479 / 16, rel=0.1)
     assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:10])
     assert scores[0] < scores[-1]
-    assert run.result.f1 >= 35.0  # an untrained head finds about 5
+    assert run.result.f1 > 40  # seen were 52; an untrained head finds about 5
     assert (folder / "curves.png").is_file()

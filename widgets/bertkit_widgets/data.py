@@ -235,9 +235,6 @@ class DataPanel:
         self._progress.value = style.progress_bar(done, total, f"Download of {name}") + amount
 
     def _download_model(self) -> None:
-        from bertkit.loading_tensorflow import load_tensorflow
-
-        load_tensorflow()
         from bertkit.bert.hub import fetch
 
         model = str(self._model.value).strip()
@@ -248,9 +245,6 @@ class DataPanel:
 
 
 def _load(model: str) -> Pretrained:
-    from bertkit.loading_tensorflow import load_tensorflow
-
-    load_tensorflow()
     from bertkit.bert.pretrained import load_pretrained
 
     try:
