@@ -124,7 +124,10 @@ def compare(sequences: Sequence[Sequence[Trial]], rule: Pruner) -> dict[str, Any
 
 def _compare_all() -> dict[str, Any]:
     known, found = whole_trainings(), {}
-    for name, sampler in (("random search", RandomSampler()), ("bertkit", ParEgo())):
+    for name, sampler in (
+        ("random search", RandomSampler()),
+        ("bertkit", ParEgo(leader_only=True)),
+    ):
         for part, seeds in SEEDS.items():
             sequences = [sequence(sampler, known, seed) for seed in seeds]
             for rule in RULES:

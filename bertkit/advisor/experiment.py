@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from bertkit.advisor import warm_start
 from bertkit.advisor.claims import Heartbeat, new_claim
 from bertkit.advisor.goals import Goals, is_number
 from bertkit.advisor.proposing import ParEgo, RandomSampler, Sampler
-from bertkit.advisor.pruning import DEFAULT_PRUNING, pruner
+from bertkit.advisor.pruning import DEFAULT_PRUNING, pruner, stops_the_slower
 from bertkit.advisor.search_loop import OnTrial, SearchLoop
 from bertkit.advisor.space import Space
 from bertkit.advisor.store import Store
@@ -38,7 +38,7 @@ from bertkit.errors import AdvisorError
 OBSERVATION_BUDGET = 25
 MOST_COLLISIONS = 50
 
-SAMPLERS: Mapping[str, Callable[[], Sampler]] = {"parego": ParEgo, "random": RandomSampler}
+SAMPLERS = ("parego", "random")
 
 
 class Experiment:
@@ -71,8 +71,11 @@ class Experiment:
         self.id, self.name = record.id, record.name
         self.space, self.goals = record.space, record.goals
         self._settings = dict(record.settings)
-        self._sampler: Sampler = _sampler(str(self._settings["sampler"]))
-        self._pruner = pruner(str(self._settings["pruning"]))
+        pruning = str(self._settings["pruning"])
+        self._pruner = pruner(pruning)
+        self._sampler = _sampler(
+            str(self._settings["sampler"]), stops_the_slower(pruning, self.goals)
+        )
         self._heartbeat = Heartbeat(self.store.renew)
         self._asking = threading.Lock()
 
@@ -113,7 +116,7 @@ class Experiment:
         goals = Goals.published() if goals is None else Goals.read(goals)
         _check_budget(observation_budget)
         pruner(pruning)
-        _sampler(sampler)
+        _sampler(sampler, leader_only=False)
         settings = {
             "observation_budget": observation_budget,
             "pruning": pruning,
@@ -463,10 +466,10 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if is_number(value)}
 
 
-def _sampler(word: str) -> Sampler:
+def _sampler(word: str, leader_only: bool) -> Sampler:
     if word not in SAMPLERS:
         raise AdvisorError(f"sampler is {word!r}; expected one of {', '.join(SAMPLERS)}")
-    return SAMPLERS[word]()
+    return ParEgo(leader_only=leader_only) if word == "parego" else RandomSampler()
 
 
 def _check_budget(budget: object) -> None:

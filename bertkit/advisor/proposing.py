@@ -91,12 +91,16 @@ class ParEgo:
     Args:
         initial: Trials spread evenly over the space before there is a model; by default two more
             than there are parameters.
+        leader_only: Where good enough is stated, look with every proposal for the best trial
+            alone. It is so where trials that fall behind it are stopped (`stops_the_slower`):
+            what lies further along the front would be stopped too.
 
     Source: Knowles, "ParEGO" (2006); Ginsbourger et al., "Kriging is well-suited to parallelize
     optimization" (2010) for the constant liar.
     """
 
     initial: int | None = None
+    leader_only: bool = False
 
     def propose(self, space: Space, goals: Goals, trials: Sequence[Trial], seed: int) -> Proposal:
         """See `Sampler`."""
@@ -106,7 +110,8 @@ class ParEgo:
         tried = [t for t in trials if t.state is not State.SKIPPED]
         if len(finished) < 2 or len(tried) < initial:
             return _spread(space, trials, seed, initial)
-        return _Round(space, goals, trials, finished, seed).proposal()
+        weights = _weights(goals, trials, seed, self.leader_only)
+        return _Round(space, goals, trials, finished, seed, weights).proposal()
 
 
 def _spread(space: Space, trials: Sequence[Trial], seed: int, initial: int) -> Proposal:
@@ -121,12 +126,12 @@ def _spread(space: Space, trials: Sequence[Trial], seed: int, initial: int) -> P
     return Proposal(parameters=parameters, origin=Origin.SPREAD, reason=reason)
 
 
-def _weights(goals: Goals, trials: Sequence[Trial], seed: int) -> Floats:
+def _weights(goals: Goals, trials: Sequence[Trial], seed: int, leader_only: bool) -> Floats:
     """How much each metric counts in the next proposal."""
     count = len(goals.metrics)
     position = sum(t.origin in (Origin.MODEL, Origin.EDITED) for t in trials)
     if goals.good_enough_is_stated:
-        if position % 2 == 0:
+        if leader_only or position % 2 == 0:
             return weights_of_the_first(count)
         position //= 2
     shift = np.random.default_rng([seed, _WEIGHTS]).random(count - 1)
@@ -143,13 +148,14 @@ class _Round:
         trials: Sequence[Trial],
         finished: Sequence[Trial],
         seed: int,
+        weights: Floats,
     ) -> None:
         self._space, self._goals = space, goals
         self._trials, self._finished = trials, finished
         self._rng = np.random.default_rng([seed, _PROPOSAL, len(trials)])
         self._encoding = Encoding(space)
         self._taken = {fingerprint(t.parameters) for t in trials}
-        self.weights = _weights(goals, trials, seed)
+        self.weights = weights
 
     def proposal(self) -> Proposal:
         """Fit, look around and choose."""

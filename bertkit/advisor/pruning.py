@@ -147,6 +147,20 @@ def pruner(word: str) -> Pruner:
     return PRUNERS[word]()
 
 
+def stops_the_slower(word: str, goals: Goals) -> bool:
+    """Whether a rule stops every trial that trains longer than the fastest good one.
+
+    Args:
+        word: The rule's, as in `pruner`.
+        goals: What is wanted.
+
+    Example:
+        >>> [stops_the_slower(word, Goals.published()) for word in ("halving", "off")]
+        [True, False]
+    """
+    return word != "off" and _fastest_wins(goals)
+
+
 def best_cost(curve: Curve, seconds: float, sign: float = -1.0) -> float:
     """The best value of a curve by some time, turned so that less is better.
 
@@ -190,13 +204,17 @@ def _passes_rung(curve: Curve, begin: float, factor: float) -> bool:
     return before < newest
 
 
+def _fastest_wins(goals: Goals) -> bool:
+    first = goals.metrics[0]
+    return first.name == TIME_METRIC and first.sign > 0 and len(goals.metrics) > 1
+
+
 def _too_slow(curve: Curve, trials: Sequence[Trial], goals: Goals) -> str | None:
     """Time only grows: who is behind the best trial already cannot become the fastest."""
-    first = goals.metrics[0]
-    if not curve or first.name != TIME_METRIC or first.sign < 0 or len(goals.metrics) < 2:
+    if not curve or not _fastest_wins(goals):
         return None
     finished = [t.metrics for t in trials if t.state is State.FINISHED]
-    times = [metrics[first.name] for metrics in finished if goals.meets(metrics)]
+    times = [metrics[TIME_METRIC] for metrics in finished if goals.meets(metrics)]
     now = curve[-1].seconds
     if not times or now <= min(times):
         return None

@@ -153,11 +153,14 @@ class Outcome:
         metrics: A value for every metric.
         noise: Standard deviation of a metric's measurement, where it is known.
         artifact: Where its model is.
+        complete: Whether it came to an end of its own, such as its target, before a request to
+            stop reached it: it is then finished like any other.
     """
 
     metrics: Mapping[str, float]
     noise: Mapping[str, float] = field(default_factory=dict)
     artifact: str | None = None
+    complete: bool = False
 
 
 Report = Callable[[CurvePoint], bool]

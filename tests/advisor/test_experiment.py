@@ -198,6 +198,36 @@ def test_a_trial_behind_the_others_is_pruned_with_its_metrics_so_far(new_experim
     assert last not in experiment.finished
 
 
+@pytest.mark.parametrize(("pruning", "walks"), [("off", True), ("halving", False)])
+def test_the_front_is_walked_where_slower_trials_are_left_to_finish(new_experiment, pruning, walks):
+    experiment = new_experiment(sampler="parego", pruning=pruning, observation_budget=10)
+    experiment.run(objective)
+    shares = [
+        t.reason.split(" of the weight")[0] for t in experiment.trials if "weight" in t.reason
+    ]
+    assert len(shares) > 3
+    assert (len(set(shares)) > 1) is walks
+
+
+@pytest.mark.parametrize(
+    ("complete", "state"), [(True, State.FINISHED), (False, State.PRUNED)], ids=["own", "stopped"]
+)
+def test_who_comes_to_an_own_end_as_the_verdict_falls_is_finished(new_experiment, complete, state):
+    goals = [("training_time", "minimize", 100.0), ("f1", "maximize", 85.0)]
+    experiment, refused = new_experiment(observation_budget=2, goals=goals), []
+
+    def train(trial, report):
+        seconds = 20.0 + trial.number
+        if not report(CurvePoint(1, seconds, 90.0)):
+            refused.append(trial.number)
+        return Outcome(metrics={"training_time": seconds, "f1": 90.0}, complete=complete)
+
+    experiment.run(train)
+    assert refused == [2]
+    second = experiment.trials[1]
+    assert (second.state, second.metrics["training_time"]) == (state, 22.0)
+
+
 def test_several_trials_at_once(new_experiment):
     experiment, together = new_experiment(observation_budget=12), threading.Barrier(3)
 

@@ -161,6 +161,8 @@ def test_the_other_proposals_walk_the_front():
     trials = search(ParEgo(initial=3), SPACES["published"], goals, 7, seed=0)
     for_the_best = "With time 95% and f1 5% of the weight"
     assert [for_the_best in t.reason for t in trials[3:]] == [True, False, True, False]
+    trials = search(ParEgo(initial=3, leader_only=True), SPACES["published"], goals, 7, seed=0)
+    assert all(for_the_best in t.reason for t in trials[3:])
 
 
 def test_proposals_of_a_batch_differ_because_running_trials_are_told_as_good_as_the_best():

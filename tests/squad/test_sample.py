@@ -275,7 +275,7 @@ def test_no_question_gives_its_answer_away(split):
         for fact in domain.facts:
             for (best, *_), ways in fact.asks.items():
                 for way in ways:
-                    assert best.split(".")[0] not in way.names(), (domain.name, way.source)
+                    assert best.split(".")[0] not in way.names, (domain.name, way.source)
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -77,7 +77,7 @@ class _Writer:
         self._values = values
         self._chance = chance
         self._subject = self.plain(domain.subject)
-        self._known = {"s", *domain.subject.names()}
+        self._known = {"s", *domain.subject.names}
         self._named = False  # the subject's name was told
         self._leads = False  # the last sentence was about the subject, so that a pronoun is clear
 
@@ -100,9 +100,10 @@ class _Writer:
         self, fact: Fact, spans: Sequence[Span], text: str, told: set[str]
     ) -> Iterator[Question]:
         """One question for each answer of a fact that stands in ``text`` exactly once."""
+        known_values = told | self._known
         for names, phrases in fact.asks.items():
             answers = _answers(names, spans, text)
-            known = [p for p in phrases if p.names() <= told | self._known]
+            known = [p for p in phrases if p.names <= known_values]
             if answers and known:
                 question = self._chance.pick(known).render(self._look_up_asked, self._chance.below)
                 asked = with_capitals(question.text)
