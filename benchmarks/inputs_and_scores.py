@@ -1,6 +1,7 @@
 """How long it takes to make features of 88,000 questions, and to find and score 10,570 answers.
 
-The real questions of a folder are repeated, with paragraphs of their own, until there are so many.
+Also how long it takes to make up the bundled sample, with which a first run begins. The real
+questions of a folder are repeated, with paragraphs of their own, until there are so many.
 
     python -m benchmarks.inputs_and_scores --data squad --out inputs_and_scores.json
 """
@@ -21,6 +22,7 @@ from benchmarks.report import show
 from bertkit.bert.pretrained import load_pretrained
 from bertkit.squad.features import make_features
 from bertkit.squad.reading import read_squad
+from bertkit.squad.sample import make_sample
 from bertkit.squad.scoring import score
 from bertkit.squad.spans import best_answers
 from bertkit.squad.tokenization import load_tokenizer
@@ -53,6 +55,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     found, made = timed(features(train, True), options.times)
     dev_features, made_dev = timed(features(dev, False), options.times)
+    (sample_train, sample_dev), sample = timed(make_sample, options.times)
     random = np.random.default_rng(0)
     starts, ends = (
         [random.normal(size=n).astype(np.float32) for n in dev_features.lengths] for _ in range(2)
@@ -67,11 +70,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     scores, scored = timed(lambda: score(dev, texts), options.times)
     return {
         "machine": machine,
+        "sample": {"questions": _questions(sample_train) + _questions(sample_dev), **sample},
         "features_of_training_questions": {"questions": TRAIN, "features": len(found), **made},
         "features_of_dev_questions": {"questions": DEV, "features": len(dev_features), **made_dev},
         "answers_from_logits": {"questions": DEV, **answered},
         "scores_of_predictions": {"questions": scores.total, **scored},
     }
+
+
+def _questions(data: dict[str, Any]) -> int:
+    return sum(len(p["qas"]) for article in data["data"] for p in article["paragraphs"])
 
 
 def main() -> None:

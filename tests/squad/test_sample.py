@@ -46,10 +46,24 @@ def test_the_seed_decides_everything(sample):
     assert not contexts & {p["context"] for p in paragraphs(other)}
 
 
-def test_it_is_written_in_two_seconds():
-    start = time.thread_time()  # other tests may have left threads at work
-    make_sample(seed=3)
-    assert time.thread_time() - start < 2
+def test_to_make_it_up_takes_little_beside_writing_it_down():
+    """Two seconds where as much JSON in pure Python takes 0.11 s, on an idle Zen 3.
+
+    A ratio, since the same work takes this machine 1.4 s in one minute and 2.5 s in the next;
+    `benchmarks.inputs_and_scores` says the seconds.
+    """
+
+    def seconds(work):
+        start = time.thread_time()  # other tests may have left threads at work
+        work()
+        return time.thread_time() - start
+
+    written = make_sample(seed=3)
+    made, dumped = zip(
+        *((seconds(make_sample), seconds(lambda: json.dumps(written, indent=1))) for _ in range(3)),
+        strict=True,
+    )
+    assert min(made) / min(dumped) < 2 / 0.11
 
 
 def test_it_needs_no_tensorflow():
