@@ -32,9 +32,9 @@ def short_squad(squad_folder, tmp_path_factory):
 @pytest.mark.timeout(900)
 def test_real_questions_are_learnt(short_squad, tmp_path):
     words = {
-        "data": short_squad, "model": "minilm", "optimizer": "adamw", "learning_rate": 4e-4,
-        "batch_size": 16, "num_epochs": 0.5, "evaluate_every": 45, "evaluate_fraction": 1.0,
-        "output": tmp_path / "runs", "engines": 2,
+        "data": short_squad, "model": "minilm", "optimizer": "adamw", "learning_rate": 3e-4,
+        "dropout": 0, "batch_size": 8, "num_epochs": 0.3, "group_by_length": True,
+        "evaluate_every": 45, "evaluate_fraction": 1.0, "output": tmp_path / "runs", "engines": 2,
     }  # fmt: skip
     options = itertools.chain.from_iterable((f"--{n}", str(v)) for n, v in words.items())
     done = subprocess.run(
@@ -48,8 +48,8 @@ def test_real_questions_are_learnt(short_squad, tmp_path):
     scores = [event.f1 for event in run.history() if isinstance(event, Evaluation)]
     assert run.result.stopped_by == "epochs"
     assert run.result.total == 169
-    assert len(losses) == run.result.global_step == pytest.approx(0.5 * 4479 / 16, rel=0.1)
+    assert len(losses) == run.result.global_step == pytest.approx(0.3 * 4479 / 8, rel=0.1)
     assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:10])
     assert scores[0] < scores[-1]
-    assert run.result.f1 > 40  # seen were 52; an untrained head finds about 5
+    assert run.result.f1 > 40  # seen were 48; an untrained head finds about 5
     assert (folder / "curves.png").is_file()
