@@ -109,8 +109,7 @@ class SearchLoop:
             if self._stop.is_set() and not verdicts:
                 self._give_back(trial)
                 return None
-            # Whoever reached the target just after the fastest has still told a whole time.
-            return self._told(trial, outcome, "" if outcome.complete else "".join(verdicts))
+            return self._told(trial, outcome, verdicts)
         except LostClaimError:
             return None
         except Exception as error:
@@ -126,9 +125,11 @@ class SearchLoop:
         with contextlib.suppress(LostClaimError):
             self._experiment.release(trial)
 
-    def _told(self, trial: Trial, outcome: Outcome, verdict: str) -> Trial:
-        if verdict:
-            return self._experiment.tell_pruned(trial, verdict, outcome.metrics, outcome.artifact)
+    def _told(self, trial: Trial, outcome: Outcome, verdicts: list[str]) -> Trial:
+        if verdicts and not outcome.complete:  # who reached the target all the same has a time
+            return self._experiment.tell_pruned(
+                trial, verdicts[0], outcome.metrics, outcome.artifact
+            )
         return self._experiment.tell(
             trial, outcome.metrics, noise=outcome.noise, artifact=outcome.artifact
         )
