@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 from importlib.resources import files
 
@@ -17,6 +16,7 @@ from bertkit.squad.sample.articles import write_article
 from bertkit.squad.sample.domains import load_cultures, load_domains
 from bertkit.squad.sample.phrases import PhraseError, Text, article, parse
 from bertkit.squad.sample.values import Chance, Values
+from tests.timing import times_as_long
 
 SPLITS = ("train", "dev")
 # Words with a capital that are no names.
@@ -49,21 +49,10 @@ def test_the_seed_decides_everything(sample):
 def test_to_make_it_up_takes_little_beside_writing_it_down():
     """Two seconds where as much JSON in pure Python takes 0.11 s, on an idle Zen 3.
 
-    A ratio, since the same work takes this machine 1.4 s in one minute and 2.5 s in the next;
     `benchmarks.inputs_and_scores` says the seconds.
     """
-
-    def seconds(work):
-        start = time.thread_time()  # other tests may have left threads at work
-        work()
-        return time.thread_time() - start
-
     written = make_sample(seed=3)
-    made, dumped = zip(
-        *((seconds(make_sample), seconds(lambda: json.dumps(written, indent=1))) for _ in range(3)),
-        strict=True,
-    )
-    assert min(made) / min(dumped) < 2 / 0.11
+    assert times_as_long(make_sample, lambda: json.dumps(written, indent=1)) < 2 / 0.11
 
 
 def test_it_needs_no_tensorflow():
