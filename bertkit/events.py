@@ -15,6 +15,7 @@ import os
 import time as clock
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -202,13 +203,23 @@ class Regrouped(Event):
     detected: float
 
 
+class StopReason(StrEnum):
+    """Why a training loop made no further step: the words that events and results hold."""
+
+    TARGET_F1 = "target_f1"
+    STEP_THRESHOLD = "step_threshold"
+    EPOCHS = "epochs"
+    USER = "user"
+    """Somebody asked for it, as with `bertkit.run.Run.stop` or Ctrl-C; a resume goes on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stopped(Event):
     """The training loop has ended; what follows is the final evaluation.
 
     Args:
         global_step: Last step.
-        stopped_by: ``"target_f1"``, ``"step_threshold"``, ``"epochs"`` or ``"user"``.
+        stopped_by: A `StopReason`.
     """
 
     kind: ClassVar[str] = "stopped"

@@ -39,7 +39,7 @@ class Result:
         validation_f1: F1 of the best model on the validation sample that decides the early stop.
         global_step: Steps trained.
         best_step: Step the best model is from.
-        stopped_by: ``target_f1``, ``step_threshold``, ``epochs``, ``user`` or ``failed``.
+        stopped_by: A `bertkit.events.StopReason`.
         examples_per_second: Median over the steps.
         wall_seconds: From the first step to the last, validations included.
         model: The pretrained model the run began with.

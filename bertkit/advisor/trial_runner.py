@@ -15,14 +15,12 @@ from bertkit.advisor.space import RANKS
 from bertkit.advisor.trial import Assignment, CurvePoint, Outcome, Report, Trial
 from bertkit.config import Config, Scalar
 from bertkit.errors import AdvisorError, BertkitError, TrainingError
-from bertkit.events import Evaluation, Event, Started
+from bertkit.events import Evaluation, Event, Started, StopReason
 from bertkit.run import CHECKPOINTS_FOLDER, CONFIG_FILE, Run
 
 MOST_FOLDERS = 99
 STOP_SECONDS = 600.0
 """Longest wait for a run to end after it was asked to; the best model is scored meanwhile."""
-STOPPED_ON_REQUEST = "user"
-"""What a run's result says of its end where `bertkit.run.Run.stop` was the reason."""
 
 
 class TrainsRuns(Protocol):
@@ -84,7 +82,7 @@ class TrainingRunner:
                 "examples_per_second": result.examples_per_second,
             },
             artifact=str(run.model_folder),
-            complete=result.stopped_by != STOPPED_ON_REQUEST,
+            complete=result.stopped_by != StopReason.USER,
         )
 
     @contextmanager
@@ -124,7 +122,7 @@ def start_or_take_over(cluster: TrainsRuns, config: Config, number: int) -> Run:
         if not (folder / CONFIG_FILE).is_file() or Run(folder).config != config:
             continue  # of another experiment, perhaps
         run = Run(folder)
-        if run.result is not None and run.result.stopped_by != STOPPED_ON_REQUEST:
+        if run.result is not None and run.result.stopped_by != StopReason.USER:
             return run
         if any((folder / CHECKPOINTS_FOLDER).glob("*")):
             return cluster.resume(folder)

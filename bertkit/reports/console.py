@@ -27,6 +27,7 @@ from bertkit.events import (
     Started,
     Step,
     Stopped,
+    StopReason,
 )
 from bertkit.reports.history import History
 from bertkit.run import Result
@@ -171,12 +172,13 @@ def describe(event: Event) -> str:
     if isinstance(event, Checkpoint):
         return f"Step {event.global_step}: checkpoint {event.path} saved"
     if isinstance(event, Stopped):
-        reason = {
-            "target_f1": "the validation F1 reached its target",
-            "step_threshold": "the step threshold is reached",
-            "epochs": "all epochs are done",
-            "user": "you asked for it",
-        }.get(event.stopped_by, event.stopped_by)
+        reasons: dict[str, str] = {
+            StopReason.TARGET_F1: "the validation F1 reached its target",
+            StopReason.STEP_THRESHOLD: "the step threshold is reached",
+            StopReason.EPOCHS: "all epochs are done",
+            StopReason.USER: "you asked for it",
+        }
+        reason = reasons.get(event.stopped_by, event.stopped_by)
         return f"Stopped at step {event.global_step}: {reason}"
     if isinstance(event, Notice):
         return event.message

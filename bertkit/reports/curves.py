@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
+from bertkit.events import StopReason
 from bertkit.reports import style
 from bertkit.reports.history import Columns, Floats, History, Source, gather
 
@@ -280,7 +281,7 @@ class _RunLines:
         for line in self._stops:
             line.set_visible(stopped is not None)
             line.set_xdata([x[-1] if stopped else 0.0] * 2)
-        early = stopped is not None and stopped.stopped_by == "target_f1" and len(at) > 0
+        early = stopped is not None and stopped.stopped_by == StopReason.TARGET_F1 and len(at) > 0
         self._star.set_data(([at[-1]], [f1[-1]]) if early else ([], []))
         self._note.set_visible(stopped is not None and alone)
         if stopped and alone:

@@ -25,6 +25,7 @@ from bertkit.events import (
     Started,
     Step,
     Stopped,
+    StopReason,
     goes_on_from,
 )
 from bertkit.run import Run
@@ -214,12 +215,14 @@ class History:
         if self.stopped is None:
             return ""
         target = f"{self.target_f1:g}" if self.target_f1 is not None else "its target"
-        return {
-            "target_f1": f"early stop: F1 reached {target}",
-            "step_threshold": "stopped at the step threshold",
-            "epochs": "all epochs done",
-            "user": "stopped by you",
-        }.get(self.stopped.stopped_by, f"stopped by {self.stopped.stopped_by}")
+        endings: dict[str, str] = {
+            StopReason.TARGET_F1: f"early stop: F1 reached {target}",
+            StopReason.STEP_THRESHOLD: "stopped at the step threshold",
+            StopReason.EPOCHS: "all epochs done",
+            StopReason.USER: "stopped by you",
+        }
+        reason = self.stopped.stopped_by
+        return endings.get(reason, f"stopped by {reason}")
 
     def _forget_after(self, global_step: int | None) -> None:
         if global_step is not None:

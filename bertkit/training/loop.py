@@ -39,6 +39,7 @@ from bertkit.events import (
     Started,
     Step,
     Stopped,
+    StopReason,
     read,
 )  # fmt: skip
 from bertkit.run import (
@@ -185,7 +186,7 @@ class _Training:
         self._validate_if_due()  # a rank may have been lost in the middle of it
         for number, batch, waited in self._steps():
             outcome = self._make_step(number, batch, waited)
-            stopped_by = "user" if outcome.stop else ""
+            stopped_by = StopReason.USER if outcome.stop else ""
             self._move_on(global_step=number, seconds=self._elapsed(), stopped_by=stopped_by)
             self._validate_if_due()
             if every and number % every == 0:
@@ -209,10 +210,10 @@ class _Training:
         if position.stopped_by:
             return position.stopped_by
         if position.best_f1 >= config.target_f1:
-            return "target_f1"
+            return StopReason.TARGET_F1
         if config.step_threshold is not None and position.global_step >= config.step_threshold:
-            return "step_threshold"
-        return "epochs" if position.global_step >= self.schedule.total_steps else ""
+            return StopReason.STEP_THRESHOLD
+        return StopReason.EPOCHS if position.global_step >= self.schedule.total_steps else ""
 
     # Ranks -------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any
 import ipywidgets
 
 from bertkit.errors import BertkitError
-from bertkit.events import Evaluation, Event, EventReader, Failed, Finished
+from bertkit.events import Evaluation, Event, EventReader, Failed, Finished, StopReason
 from bertkit.reports import style as looks
 from bertkit.reports.console import describe, duration
 from bertkit.reports.curves import Along, Curves, plot_curves
@@ -459,7 +459,7 @@ def _state(watched: WatchedRun, stopping: bool) -> str:
             f"{result['total']:,} questions, step {history.global_step} ({history.ending()}). "
             f"The best model is in {folder}/model."
         )
-        stopped = result["stopped_by"] == "user"
+        stopped = result["stopped_by"] == StopReason.USER
         return style.status("good", "Stopped." if stopped else "Finished.", words)
     if watched.abandoned:
         words = f"Its process is gone. Resume goes on from the newest checkpoint in {folder}."
@@ -492,7 +492,7 @@ def _failure(failed: Failed, folder: str) -> str:
 def _is_done(history: History) -> bool:
     """Whether there is nothing left that a resumed run could do."""
     return history.finished is not None and (
-        history.stopped is None or history.stopped.stopped_by != "user"
+        history.stopped is None or history.stopped.stopped_by != StopReason.USER
     )
 
 
