@@ -37,7 +37,7 @@ import psutil
 
 from benchmarks.machine import describe_machine
 from bertkit import Cluster, Config, Run
-from bertkit.events import Notice, Regrouped, Started, Step
+from bertkit.events import Notice, Regrouped, Started, Step, StopReason
 from tests import tiny
 from tests.hosts.network import Network, why_not
 
@@ -283,7 +283,7 @@ def _summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         line: dict[str, Any] = {
             "kind": kind,
             "runs": len(mine),
-            "reached_their_target": sum(row["stopped_by"] == "target_f1" for row in mine),
+            "reached_their_target": sum(row["stopped_by"] == StopReason.TARGET_F1 for row in mine),
             "every_step_once": sum(row["every_step_once"] for row in mine),
             "left_nothing": sum(not row["left"] for row in mine),
             "f1": [min(_of(mine, "f1")), max(_of(mine, "f1"))] if _of(mine, "f1") else None,
