@@ -1,7 +1,7 @@
 """Peak resident memory of a rank: the 22M model, BERT-base, and BERT-large at a batch of 96.
 
-Two steps of bertkit's own, in passes as training cuts them by default; all tokens are real, so that
-no shorter passes flatter the figure.
+Two steps of bertkit's own, in passes as training cuts them by default, in the precision that this
+processor is fastest at; all tokens are real, so that no shorter passes flatter the figure.
 
     python -m benchmarks.memory --out benchmarks/results/memory.json
 """
@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.contest import Contestant, Entry
 from benchmarks.machine import describe_machine
 from benchmarks.report import show
+from bertkit.training.precision import resolve_precision
 
 LENGTH = 384
 BATCHES = (("minilm", 32), ("base", 32), ("large", 96))
@@ -38,11 +39,13 @@ def main() -> None:
     """Measure, print and write."""
     words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     words.add_argument("--cores", type=int, default=2)
+    words.add_argument("--precision", choices=("auto", "bfloat16", "float32"), default="auto")
     words.add_argument("--log", type=Path, default=Path("memory.log"))
     words.add_argument("--out", type=Path)
     options = words.parse_args()
     machine = describe_machine()
-    rows = [peak(model, batch, "bfloat16", options) for model, batch in BATCHES]
+    precision = resolve_precision(options.precision)
+    rows = [peak(model, batch, precision, options) for model, batch in BATCHES]
     show({"machine": machine, "ranks": rows}, options.out)
 
 
