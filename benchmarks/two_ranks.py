@@ -7,8 +7,9 @@ for half of the examples. Both clusters stay up; engines
 that have nothing to do take no time. What is counted is the time from step to step, with pauses.
 
 No rank can bring more than its core does: two cores of a virtual machine may be two threads of one,
-or share what multiplies matrices. So a step's matrix products alone are timed as well, by a process
-on one core and by two on two at once.
+or share what multiplies matrices, the cache and the way to memory. So two processes that know
+nothing of each other are timed as well, one on each core, in turn and at once: with whole steps,
+and with a step's matrix products alone.
 
     python -m benchmarks.two_ranks --out benchmarks/results/two_ranks.json
 """
@@ -49,10 +50,13 @@ def train(cluster: Cluster, config: Config) -> dict[str, float]:
     }
 
 
-def products_of_two_cores(rounds: int, log: Path) -> dict[str, float]:
-    """How much two cores multiply at once, as a multiple of what one does while the other rests."""
-    work = {"model": "minilm", "batch": 8, "length": 128, "steps": 1}
-    entry = Entry("products", "products", {"work": work, "precision": resolve_precision("auto")})
+def of_two_cores(
+    program: str, settings: dict[str, Any], rounds: int, log: Path
+) -> dict[str, float]:
+    """How much two cores get done at once, as a multiple of what one does while the other rests."""
+    work = {"model": "minilm", "batch": 16, "length": 128, "steps": 1}
+    precision = resolve_precision("auto")
+    entry = Entry(program, program, {"work": work, "precision": precision, **settings})
     ratios = []
     with contestants([entry, entry], 1, log) as running, ThreadPoolExecutor(2) as threads:
         for contestant, cpu in zip(running, usable_cpus(), strict=False):
@@ -72,7 +76,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Train in pairs; gives every speed and the medians."""
     machine = describe_machine()
     pairs: list[dict[str, Any]] = []
-    products = products_of_two_cores(options.pairs, options.log)
+    products = of_two_cores("products", {}, options.pairs, options.log)
+    steps = of_two_cores("bertkit", {"dropout": 0.1}, options.pairs, options.log)
     with tempfile.TemporaryDirectory(prefix="bertkit-ranks-") as name:
         config = sample_config(Path(name), options.steps).replace(
             batch_size=options.batch, compression=options.compression
@@ -102,6 +107,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "steps": options.steps,
         "compression": options.compression,
         "two_cores_times_as_fast_at_products": products,
+        "two_cores_times_as_fast_at_steps_of_their_own": steps,
         "pairs": pairs,
         "two_ranks_times_as_fast": {
             "median": round(statistics.median(ratios), 3),

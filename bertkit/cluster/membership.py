@@ -183,18 +183,32 @@ def join_horovod(environment: Mapping[str, str]) -> None:
     """Make this process a Horovod rank.
 
     Args:
-        environment: As `Rendezvous.environment` gives it. Values that are already set for the
-            transport (``HOROVOD_CPU_OPERATIONS``) and the time-outs win.
+        environment: As `Rendezvous.environment` gives it; see `prefer_what_is_set`.
     """
     import horovod.tensorflow as hvd
 
     hvd.shutdown()  # of a run that was cut off; does nothing otherwise
-    for name, value in environment.items():
-        if name.endswith(("_OPERATIONS", "_SECONDS", "_IFACE")):
-            os.environ.setdefault(name, value)
-        else:
-            os.environ[name] = value
+    os.environ.update(prefer_what_is_set(environment, os.environ))
     hvd.init()
+
+
+def prefer_what_is_set(
+    environment: Mapping[str, str], present: Mapping[str, str]
+) -> dict[str, str]:
+    """A rank's variables, where the user's own settings win: all but who and where the rank is.
+
+    Those are the transport (``HOROVOD_CPU_OPERATIONS``), the network interface, the time-outs, and
+    how often ranks ask each other what is ready (``HOROVOD_CYCLE_TIME``).
+
+    Args:
+        environment: As `Rendezvous.environment` gives it.
+        present: Variables that are set already.
+    """
+    theirs = ("_OPERATIONS", "_CYCLE_TIME", "_SECONDS", "_IFACE")
+    return {
+        name: present.get(name, value) if name.endswith(theirs) else value
+        for name, value in environment.items()
+    }
 
 
 def leave_horovod() -> None:

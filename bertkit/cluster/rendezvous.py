@@ -16,6 +16,9 @@ from bertkit.errors import ClusterError
 LOOPBACK = "127.0.0.1"
 SILENCE_SECONDS = 30  # a rank that answers nothing for so long has gone, even if its host stands
 STALL_SECONDS = 60  # a rank whose share of a collective does not come in this time is stuck
+# How often ranks ask each other what is ready to be summed. They ask whether or not anything is, in
+# the midst of the step: Horovod's 1 ms takes a rank of one core 4 % more of its time than 5 ms do.
+CYCLE_MILLISECONDS = 5
 
 
 class Rendezvous:
@@ -67,6 +70,7 @@ class Rendezvous:
             "HOROVOD_GLOO_IFACE": self.interface,
             "HOROVOD_CONTROLLER": "gloo",
             "HOROVOD_CPU_OPERATIONS": "gloo",
+            "HOROVOD_CYCLE_TIME": str(CYCLE_MILLISECONDS),
             "HOROVOD_GLOO_TIMEOUT_SECONDS": str(SILENCE_SECONDS),
             "HOROVOD_STALL_CHECK_TIME_SECONDS": str(SILENCE_SECONDS),
             "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": str(STALL_SECONDS),

@@ -5,6 +5,7 @@ import urllib.request
 import psutil
 import pytest
 
+from bertkit.cluster.membership import prefer_what_is_set
 from bertkit.cluster.rendezvous import Rendezvous
 from bertkit.errors import ClusterError
 
@@ -17,6 +18,17 @@ def test_every_rank_learns_its_place():
     assert [place["HOROVOD_LOCAL_SIZE"] for place in places] == ["2", "2", "1"]
     assert [place["HOROVOD_CROSS_RANK"] for place in places] == ["0", "0", "1"]
     assert {place["HOROVOD_SIZE"] for place in places} == {"3"}
+
+
+def test_the_users_settings_win_but_not_over_a_ranks_place():
+    users = {"HOROVOD_CYCLE_TIME": "1", "HOROVOD_GLOO_IFACE": "eth7", "HOROVOD_RANK": "9"}
+    with Rendezvous(["here", "here"]) as rendezvous:
+        plain = rendezvous.environment(1)
+    assert prefer_what_is_set(plain, {}) == plain
+    assert prefer_what_is_set(plain, users | {"HOME": "/"}) == plain | {
+        "HOROVOD_CYCLE_TIME": "1", "HOROVOD_GLOO_IFACE": "eth7", "HOROVOD_RANK": "1",
+    }  # fmt: skip
+    assert float(plain["HOROVOD_CYCLE_TIME"]) > 1  # Horovod's own
 
 
 def test_keeps_what_ranks_put_there():
