@@ -203,6 +203,11 @@ def prefer_what_is_set(
     Args:
         environment: As `Rendezvous.environment` gives it.
         present: Variables that are set already.
+
+    Example:
+        >>> users = {"HOROVOD_RANK": "9", "HOROVOD_CYCLE_TIME": "1"}
+        >>> prefer_what_is_set({"HOROVOD_RANK": "0", "HOROVOD_CYCLE_TIME": "5"}, users)
+        {'HOROVOD_RANK': '0', 'HOROVOD_CYCLE_TIME': '1'}
     """
     theirs = ("_OPERATIONS", "_CYCLE_TIME", "_SECONDS", "_IFACE")
     return {
