@@ -5,13 +5,14 @@ into batches, which is what is compared:
 
 - ``padded``: every example padded to ``max_seq_length``, as Hugging Face's ``run_qa.py`` does,
 - ``grouped``: batches of like length, each padded to the bucket of its longest,
-- ``micro_batches``: bertkit's own cut of random batches into passes by length.
+- ``micro_batches``: bertkit's own cut of random batches into passes by length,
+- ``padded_micro_batches``: the same passes, in which padding is computed like tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from bertkit.bert.architecture import Architecture
 from bertkit.config import Config
-from bertkit.squad.batches import BatchArrays, BatchPlan, MicroBatch, assemble
+from bertkit.squad.batches import PASS_COST, BatchArrays, BatchPlan, MicroBatch, assemble
 from bertkit.squad.features import Features
 from bertkit.training.inputs import features, read_inputs
 from bertkit.training.step import StepInput, touched_rows
@@ -36,7 +37,6 @@ SIZES = {
         hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
     ),
 }
-PACKED = {"padded": True, "grouped": False, "micro_batches": False}
 
 
 @dataclass(frozen=True)
@@ -98,19 +98,22 @@ class Work:
     @cached_property
     def plan(self) -> BatchPlan:
         """How the examples are cut."""
+        by_length = self.cut in ("micro_batches", "padded_micro_batches")
         return BatchPlan(
             self.features.lengths, batch_size=self.batch, ranks=1, seed=self.seed,
-            micro_batch_tokens=Config().micro_batch_tokens if self.cut == "micro_batches"
+            micro_batch_tokens=Config().micro_batch_tokens if by_length
             else self.batch * self.length,
             group_by_length=self.cut == "grouped", pad_to_max_length=self.cut == "padded",
             max_seq_length=self.length,
-            pass_cost=10**9 if self.cut != "micro_batches" else 192,
+            pass_cost=PASS_COST if by_length else 10**9,
         )  # fmt: skip
 
     def step_input(self, number: int) -> StepInput:
         """One step as bertkit's training takes it."""
         examples = self.plan.examples(number)
         passes = [self._arrays(one, len(examples)) for one in self.plan.micro_batches(number, 0)]
+        if self.cut == "padded_micro_batches":
+            passes = [replace(arrays, packed_rows=None) for arrays in passes]
         rows = touched_rows([arrays.input_ids for arrays in passes])
         return StepInput(passes, rows, len(examples), self.plan.padding_share(number))
 

@@ -235,7 +235,7 @@ class Config:
         unit="tokens", minimum=512, maximum=1048576,
     )  # fmt: skip
     pad_to_max_length: bool = _setting(
-        False, "batches", "Pad every feature to max_seq_length instead of to its own bucket."
+        False, "batches", "Pad every feature to max_seq_length, and compute the padding too."
     )
     group_by_length: bool = _setting(
         False, "batches", "Draw batches of like length (less padding, less random batches)."

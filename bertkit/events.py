@@ -126,7 +126,7 @@ class Step(Event):
         seconds: Wall time of the step.
         communication_seconds: Part of it that rank 0 spent averaging gradients.
         input_seconds: Part of it that rank 0 waited for input.
-        padding_share: Share of the tokens of the global batch that were padding.
+        padding_share: Share of the rows computed for the global batch that were padding.
         straggler: The rank that the others waited for, where there are several.
         straggler_share: Share of ``seconds`` that the other ranks, on average, waited for it.
     """

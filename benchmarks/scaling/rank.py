@@ -149,6 +149,7 @@ def _passes(task: dict[str, Any], rank: int, ranks: int) -> list[BatchArrays]:
     (batch,) = work.step_input(0).micro_batches
     weights = batch.weights / np.float32(ranks)  # shares of the global batch
     whole = {**vars(batch), "weights": weights}
+    assert whole.pop("packed_rows") is None  # all are of one length
     size = task["pass_examples"]
     return [
         BatchArrays(**{name: array[first : first + size] for name, array in whole.items()})

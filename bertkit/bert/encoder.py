@@ -13,6 +13,7 @@ from bertkit.bert.attention import MASKED, attend
 from bertkit.bert.dense import dense
 from bertkit.bert.dropout import dropout, dropout_keys
 from bertkit.bert.normalization import add_dropped, normalize
+from bertkit.bert.packing import Packing, Unpacked
 
 Tensor = Any
 Weights = Mapping[str, Any]
@@ -30,6 +31,7 @@ def encode(
     dtype: Any,
     rate: float,
     seed: Tensor | None,
+    packing: Packing | Unpacked,
 ) -> Tensor:
     """Compute the last hidden states of a batch.
 
@@ -42,9 +44,10 @@ def encode(
         dtype: Type of the computation, ``tf.float32`` or ``tf.bfloat16``.
         rate: Dropout rate; 0 computes without dropout.
         seed: ``int32 [2]``, which decides all masks; needed where there is dropout.
+        packing: Rows in which the tokens are computed, T of them.
 
     Returns:
-        Hidden states ``float32 [B·S, H]``.
+        Hidden states ``float32 [T, H]``, packed.
     """
     keys = _keys(architecture, rate, seed)
     mask = tf.cast(tf.where(token_mask, 0.0, MASKED), dtype)[:, None, None, :]
@@ -57,7 +60,7 @@ def encode(
         gamma, beta = weights[f"{name}.weight"], weights[f"{name}.bias"]
         return normalize(values, gamma, beta, epsilon, dtype)
 
-    embeddings = _embed(weights, input_ids, segment_ids)
+    embeddings = packing.pack(_embed(weights, input_ids, segment_ids))
     key = keys.pop()
     hidden, residual = (
         dropout(values, key) for values in layer_norm("bert.embeddings.LayerNorm", embeddings)
@@ -66,10 +69,10 @@ def encode(
         name = f"bert.encoder.layer.{number}"
         weight = tf.concat([matrix(f"{name}.attention.self.{part}") for part in _FUSED], 0)
         bias = tf.concat([weights[f"{name}.attention.self.{part}.bias"] for part in _FUSED], 0)
-        values = dense(hidden, weight)
+        values = packing.unpack(dense(hidden, weight))
         context = attend(values, bias, mask, architecture.num_attention_heads, keys.pop())
         total = add_dropped(
-            dense(context, matrix(f"{name}.attention.output.dense")),
+            dense(packing.pack(context), matrix(f"{name}.attention.output.dense")),
             weights[f"{name}.attention.output.dense.bias"],
             residual,
             keys.pop(),

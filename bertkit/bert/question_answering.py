@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bertkit.bert.architecture import Architecture
 from bertkit.bert.attention import MASKED
 from bertkit.bert.encoder import encode
+from bertkit.bert.packing import Packing, Unpacked
 from bertkit.bert.weights import draw, shapes
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class QuestionAnswering:
         dropout: float = 0.0,
         seed: Tensor | None = None,
         weights: Sequence[Tensor] | None = None,
+        packed_rows: Tensor | None = None,
     ) -> Tensor:
         """Score every token as the start and as the end of the answer.
 
@@ -94,6 +96,8 @@ class QuestionAnswering:
             seed: ``int32 [2]``; decides all dropout masks, needed where there is dropout.
             weights: Taken instead of `variables`, in their order; matrices of the encoder's layers
                 may be of the type of ``precision`` already.
+            packed_rows: Number of rows in which to compute all tokens, ``int32 []``: more than
+                there are tokens, or ``B·S``. By default padding is computed like tokens.
 
         Returns:
             Logits ``float32 [B, S, 2]``, -1e9 in the padding.
@@ -103,13 +107,14 @@ class QuestionAnswering:
         """
         named = dict(zip(self.variable_names, weights or self.variables, strict=True))
         token_mask = tf.sequence_mask(lengths, tf.shape(input_ids)[1])
+        packing = Unpacked() if packed_rows is None else Packing(token_mask, packed_rows)
         hidden = encode(
             named, self.architecture, input_ids, segment_ids, token_mask,
-            dtype=tf.as_dtype(precision), rate=dropout, seed=seed,
+            dtype=tf.as_dtype(precision), rate=dropout, seed=seed, packing=packing,
         )  # fmt: skip
         scores = tf.matmul(hidden, named["qa_outputs.weight"], transpose_b=True)
         scores = tf.nn.bias_add(scores, named["qa_outputs.bias"])
-        scores = tf.reshape(scores, tf.concat([tf.shape(input_ids), [2]], 0))
+        scores = tf.reshape(packing.unpack(scores), tf.concat([tf.shape(input_ids), [2]], 0))
         return tf.where(token_mask[..., None], scores, MASKED)
 
 

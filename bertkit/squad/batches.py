@@ -2,14 +2,15 @@
 
 A global batch is a number of examples of one optimizer step, over all ranks together. It is sorted
 by length, dealt out to the ranks like cards, and each rank's share is cut into micro-batches under
-a token budget, each padded to the bucket of its longest example only. Every rank gets the same
-shapes in the same order, so that none waits for another. Which examples make a step depends on the
-seed alone, not on the number of ranks.
+a token budget, each padded to the bucket of its longest example only. What pads them there, only
+attention looks at: all else is computed for packed rows, one a token and a few more. Every rank
+gets the same shapes in the same order, so that none waits for another. Which examples make a step
+depends on the seed alone, not on the number of ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,7 +21,7 @@ from bertkit.squad.features import Features, Ints, Longs
 
 PADDING = -1  # index of a padding example
 POOL = 50  # batches that are sorted together where batches are drawn by length
-PASS_COST = 192  # tokens that could be passed through in the time one more pass takes by itself
+PASS_COST = 384  # places that could be attended in the time one more pass takes by itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,7 @@ class BatchArrays:
         lengths: Tokens of each example, int32 ``[B]``; 1 for padding examples.
         start_positions, end_positions: The answer's first and last token, int32 ``[B]``.
         weights: Each example's share in the loss, float32 ``[B]``; 0 for padding examples.
+        packed_rows: See `MicroBatch`.
     """
 
     input_ids: Ints
@@ -41,6 +43,7 @@ class BatchArrays:
     start_positions: Ints
     end_positions: Ints
     weights: NDArray[np.float32]
+    packed_rows: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +53,13 @@ class MicroBatch:
     Args:
         indices: Indices of features, int64 ``[B]``; ``PADDING`` for padding examples.
         length: Tokens each is padded to: its bucket, ``S``.
+        packed_rows: Rows that hold all tokens once padding is left out, and a few of padding, the
+            same number on every rank; ``None`` computes padding like tokens.
     """
 
     indices: Longs
     length: int
+    packed_rows: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,9 +77,9 @@ class BatchPlan:
         micro_batch_tokens: Most tokens of one pass on one rank, padding included.
         seed: Fixes the order.
         group_by_length: Draw batches of like length, by sorting pools of 50 batches.
-        pad_to_max_length: Pad every example to ``max_seq_length``.
+        pad_to_max_length: Pad every example to ``max_seq_length``, and pack nothing.
         max_seq_length: Longest feature; no bucket is longer.
-        pass_cost: What one more pass costs by itself, in tokens: less gives more, smaller passes
+        pass_cost: What one more pass costs by itself, in places: less gives more, smaller passes
             with less padding.
 
     Raises:
@@ -110,6 +116,7 @@ class BatchPlan:
         self.seed = seed
         self.group_by_length = group_by_length
         self._buckets = (max_seq_length,) if pad_to_max_length else length_buckets(max_seq_length)
+        self._pads_to_max_length = pad_to_max_length
         self._tokens = micro_batch_tokens
         self._pass_cost = pass_cost
         self._order: tuple[int, Longs] | None = None
@@ -142,16 +149,17 @@ class BatchPlan:
             step: Counted from 0.
             rank: Counted from 0.
         """
-        dealt = self._deal(step)
-        cuts = self._cut(dealt)
         return [
-            MicroBatch(_padded(dealt[first : first + rows, rank], rows), length)
-            for first, rows, length in cuts
+            MicroBatch(examples[:, rank], length, packed_rows)
+            for examples, length, packed_rows in self._passes(step)
         ]
 
     def padding_share(self, step: int) -> float:
-        """Share of the tokens of one global batch, over all ranks, that is padding."""
-        passed = sum(rows * length for _, rows, length in self._cut(self._deal(step)))
+        """Share of the rows that all ranks compute for one global batch that is padding."""
+        passed = sum(
+            packed_rows or len(examples) * length
+            for examples, length, packed_rows in self._passes(step)
+        )
         return 1.0 - float(self.lengths[self.examples(step)].sum()) / (passed * self.ranks)
 
     def shapes(self) -> list[tuple[int, int]]:
@@ -177,16 +185,36 @@ class BatchPlan:
         return np.concatenate([random.permutation(batches).ravel(), order[whole:]])
 
     def _deal(self, step: int) -> Longs:
-        """The global batch from long to short, dealt out to the ranks, ``[rows, ranks]``."""
+        """The global batch from long to short, dealt out to the ranks, ``[rows, ranks]``.
+
+        The deal turns round after each row, so that no rank gets the longest of every row.
+        """
         examples = self.examples(step)
         examples = examples[np.argsort(-self.lengths[examples], kind="stable")]
         rows = -(-len(examples) // self.ranks)
-        return _padded(examples, rows * self.ranks).reshape(rows, self.ranks)
+        dealt = _padded(examples, rows * self.ranks).reshape(rows, self.ranks)
+        dealt[1::2] = dealt[1::2, ::-1]
+        return dealt
+
+    def _passes(self, step: int) -> Iterator[tuple[Longs, int, int | None]]:
+        """Examples ``[rows, ranks]``, length and packed rows of each pass."""
+        dealt = self._deal(step)
+        for first, rows, length in self._cut(dealt):
+            examples = dealt[first : first + rows]
+            missing = np.full((rows - len(examples), self.ranks), PADDING, np.int64)
+            examples = np.concatenate([examples, missing])
+            tokens = int(self._lengths_of(examples).sum(0).max())
+            packs = not self._pads_to_max_length
+            yield examples, length, _packed_rows(tokens, rows * length) if packs else None
 
     def _cut(self, dealt: Longs) -> tuple[tuple[int, int, int], ...]:
-        longest = self.lengths[dealt[:, 0]]  # of each row, the first rank has the longest
+        longest = self._lengths_of(dealt).max(1)
         buckets = tuple(_bucket(int(length), self._buckets) for length in longest)
         return _cheapest_cut(buckets, self._tokens, self._pass_cost)
+
+    def _lengths_of(self, examples: Longs) -> Longs:
+        """Tokens of each example, one for padding examples."""
+        return np.where(examples == PADDING, 1, self.lengths[examples])
 
 
 def length_buckets(max_seq_length: int) -> tuple[int, ...]:
@@ -227,6 +255,7 @@ def assemble(
         start_positions=np.where(real, features.start_positions[rows], 0).astype(np.int32),
         end_positions=np.where(real, features.end_positions[rows], 0).astype(np.int32),
         weights=np.where(real, 1.0 / global_batch_examples, 0.0).astype(np.float32),
+        packed_rows=micro_batch.packed_rows,
     )
 
 
@@ -265,6 +294,16 @@ def _bucket(length: int, buckets: Sequence[int]) -> int:
     return next(bucket for bucket in buckets if bucket >= length)
 
 
+def _packed_rows(tokens: int, places: int) -> int:
+    """Rows for some tokens, at least one of them padding unless all places are full.
+
+    Each number of rows costs what XLA needs to compile, so they are few: multiples of 64, and from
+    2048 on of a sixteenth of the power of two below.
+    """
+    multiple = max(64, (1 << tokens.bit_length()) // 32)
+    return min(-(-(tokens + 1) // multiple) * multiple, places)
+
+
 def _padded(indices: Longs, rows: int) -> Longs:
     return np.concatenate([indices, np.full(rows - len(indices), PADDING, np.int64)])
 
@@ -281,7 +320,7 @@ def _cheapest_cut(
     Args:
         buckets: Bucket of each row.
         tokens: Most tokens of one pass.
-        pass_cost: What a pass costs by itself, in tokens.
+        pass_cost: What a pass costs by itself, in places.
 
     Returns:
         First row, number of rows (some may lie beyond the end) and length of each pass.

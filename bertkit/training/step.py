@@ -42,7 +42,7 @@ class StepInput:
         micro_batches: Arrays of this rank's passes.
         rows: Sorted distinct token ids of the global batch, ``int32 [U]``, the last one repeated.
         examples: Examples of the global batch.
-        padding_share: Share of the global batch's tokens that are padding.
+        padding_share: Share of the rows computed for the global batch that are padding.
     """
 
     micro_batches: Sequence[BatchArrays]
@@ -111,13 +111,17 @@ class TrainingStep:
         self._groups = _groups(model.variable_names)
         # Nothing in a step depends on values, so TensorFlow need not rewrite the code it traces.
         compiled = functools.partial(tf.function, autograph=False)
-        self._gradients = compiled(self._loss_and_gradients, input_signature=_SIGNATURE)
         totals = [tf.TensorSpec(variable.shape, tf.float32) for variable in model.variables]
         totals[self._embeddings] = tf.TensorSpec([None, totals[self._embeddings].shape[1]])
-        self._sums = {
-            False: compiled(self._loss_and_sums, input_signature=_SIGNATURE),
-            True: compiled(self._loss_and_sums, input_signature=(*_SIGNATURE, totals)),
-        }
+        # Whether a pass is packed, and whether others came before it, decides what is traced.
+        signatures = {False: _SIGNATURE, True: (*_SIGNATURE, _PACKED_ROWS)}
+        self._gradients, self._sums = {}, {}
+        for packed, signature in signatures.items():
+            self._gradients[packed] = compiled(self._loss_and_gradients, input_signature=signature)
+            self._sums[packed, False] = compiled(self._loss_and_sums, input_signature=signature)
+            self._sums[packed, True] = compiled(
+                self._total_loss_and_sums, input_signature=(totals, *signature)
+            )
         self._widen = compiled(_widen, reduce_retracing=True)
         self._sum_words = compiled(self._sum_words_over_ranks, reduce_retracing=True)
 
@@ -169,8 +173,9 @@ class TrainingStep:
         last = len(batch.micro_batches) - 1
         value, total = self._accumulate(batch, step, range(last))
         before = [self._widen(total)] if total else []
-        part, gradients, computed = self._sums[bool(before)](
-            *self._arguments(batch, step, last), *before
+        packed = batch.micro_batches[last].packed_rows is not None
+        part, gradients, computed = self._sums[packed, bool(before)](
+            *before, *self._arguments(batch, step, last)
         )
         return value + part, gradients, float(computed)
 
@@ -186,7 +191,8 @@ class TrainingStep:
         value: Tensor = tf.constant(0.0)
         total: list[Tensor] = []
         for number in passes:
-            part, gradients = self._gradients(*self._arguments(batch, step, number))
+            packed = batch.micro_batches[number].packed_rows is not None
+            part, gradients = self._gradients[packed](*self._arguments(batch, step, number))
             value += part
             total = self._sum_of_passes(total, gradients) if total else gradients
         return value, total
@@ -194,9 +200,10 @@ class TrainingStep:
     def _arguments(self, batch: StepInput, step: int, number: int) -> tuple[Tensor, ...]:
         arrays = batch.micro_batches[number]
         seed = _dropout_seed(self._seed, step, self.world.rank, number)
+        packed = [] if arrays.packed_rows is None else [tf.constant(arrays.packed_rows)]
         return (
             arrays.input_ids, arrays.segment_ids, arrays.lengths, arrays.start_positions,
-            arrays.end_positions, arrays.weights, seed, tf.constant(batch.rows),
+            arrays.end_positions, arrays.weights, seed, tf.constant(batch.rows), *packed,
         )  # fmt: skip
 
     def _loss_and_gradients(
@@ -209,6 +216,7 @@ class TrainingStep:
         weights_of_examples: Tensor,
         seed: Tensor,
         rows: Tensor,
+        packed_rows: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         variables = enumerate(self._model.variables)
         weights = [self._rounded.get(number, variable) for number, variable in variables]
@@ -217,6 +225,7 @@ class TrainingStep:
             logits = self._model.logits(
                 input_ids, segment_ids, lengths, weights=weights,
                 precision=self._precision, dropout=self._dropout, seed=seed,
+                packed_rows=packed_rows,
             )  # fmt: skip
             value = loss(logits, starts, ends, weights_of_examples)
         gradients = tape.gradient(value, weights)
@@ -232,13 +241,17 @@ class TrainingStep:
         return [*summed[: self._embeddings], rows, *summed[self._embeddings :]]
 
     def _loss_and_sums(self, *arguments: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        return self._total_loss_and_sums(None, *arguments)
+
+    def _total_loss_and_sums(
+        self, total: list[Tensor] | None, *arguments: Tensor
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
         """The last pass, whose gradients go round group by group as they come.
 
         In a graph, an operation starts when what it reads is there, and Horovod's wait for no
         thread: while a layer's gradients travel, those of the layers before it are computed.
         """
-        *given, total = arguments if len(arguments) > len(_SIGNATURE) else (*arguments, None)
-        value, gradients = self._loss_and_gradients(*given)
+        value, gradients = self._loss_and_gradients(*arguments)
         gradients = _widen(gradients) if total is None else _add(total, gradients)
         with tf.control_dependencies(gradients):
             computed = tf.timestamp()
@@ -339,3 +352,4 @@ _SIGNATURE = (
     tf.TensorSpec([2], tf.int32, "seed"),
     tf.TensorSpec([None], tf.int32, "rows"),
 )
+_PACKED_ROWS = tf.TensorSpec([], tf.int32, "packed_rows")

@@ -61,7 +61,9 @@ def compute_logits(model, batch, precision="float32"):
     return function(batch.input_ids, batch.segment_ids, batch.lengths).numpy()
 
 
-def compute_gradients(model, batch, *, precision="float32", dropout=0.0, seed=None):
+def compute_gradients(
+    model, batch, *, precision="float32", dropout=0.0, seed=None, packed_rows=None
+):
     """Loss, and every variable's gradient as a NumPy array by name."""
 
     @tf.function
@@ -70,7 +72,7 @@ def compute_gradients(model, batch, *, precision="float32", dropout=0.0, seed=No
             tape.watch(model.variables)
             scores = model.logits(
                 batch.input_ids, batch.segment_ids, batch.lengths,
-                precision=precision, dropout=dropout, seed=seed,
+                precision=precision, dropout=dropout, seed=seed, packed_rows=packed_rows,
             )  # fmt: skip
             value = loss(scores, batch.starts, batch.ends, batch.weights)
         return value, [*map(tf.convert_to_tensor, tape.gradient(value, model.variables))]

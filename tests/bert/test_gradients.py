@@ -43,14 +43,26 @@ def plain_gradients(model, batch, masks=None):
     return float(value), dict(zip(weights, arrays, strict=True))
 
 
-def masks_of(sizes, batch, rate):
+def masks_of(sizes, batch, rate, packed_rows=None):
     """The masks that the encoder's keys stand for, in the order in which it uses them."""
     keys = dropout_keys(SEED, rate, 1 + MASKS_PER_LAYER * sizes.num_hidden_layers)
     examples, length = batch.input_ids.shape
-    hidden = [examples * length, sizes.hidden_size]
+    places = examples * length
     probabilities = [examples * sizes.num_attention_heads * length, length]
-    shapes = [hidden] + [probabilities, hidden, hidden] * sizes.num_hidden_layers
-    return [drop_rows(tf.ones(shape), keys.pop()) for shape in shapes]
+
+    def hidden(key):
+        mask = drop_rows(tf.ones([packed_rows or places, sizes.hidden_size]), key).numpy()
+        if packed_rows:  # the nth row is the nth token's
+            rows, mask = mask, np.ones([places, sizes.hidden_size], np.float32)
+            tokens = np.flatnonzero(np.arange(length) < batch.lengths[:, None])
+            mask[tokens] = rows[: len(tokens)]
+        return tf.constant(mask)
+
+    masks = [hidden(keys.pop())]
+    for _ in range(sizes.num_hidden_layers):
+        masks += [drop_rows(tf.ones(probabilities), keys.pop())]
+        masks += [hidden(keys.pop()) for _ in range(2)]
+    return masks
 
 
 def relative_errors(found, expected):
@@ -93,6 +105,22 @@ def test_gradients_of_any_size_are_the_plain_models_also_with_dropout(
     masks = masks_of(sizes, batch, rate) if rate else None
     expected_loss, expected = plain_gradients(model, batch, masks)
     value, found = compute_gradients(model, batch, dropout=rate, seed=SEED)
+    assert value == pytest.approx(expected_loss, rel=1e-5)
+    errors = relative_errors(found, expected)
+    assert max(errors.values()) < 1e-4, max(errors.items(), key=lambda item: item[1])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("spare", [1, 7, None])
+def test_packed_gradients_are_the_plain_models_also_with_dropout(sizes, spare, rate):
+    """With one row of padding, with a few, and with a row for every place."""
+    model, batch = make_model(sizes, 4), make_batch(sizes, 5, 20, seed=4)
+    rows = batch.input_ids.size if spare is None else int(batch.lengths.sum()) + spare
+    masks = masks_of(sizes, batch, rate, rows) if rate else None
+    expected_loss, expected = plain_gradients(model, batch, masks)
+    value, found = compute_gradients(
+        model, batch, dropout=rate, seed=SEED, packed_rows=tf.constant(rows)
+    )
     assert value == pytest.approx(expected_loss, rel=1e-5)
     errors = relative_errors(found, expected)
     assert max(errors.values()) < 1e-4, max(errors.items(), key=lambda item: item[1])

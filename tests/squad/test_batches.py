@@ -62,7 +62,18 @@ def test_ranks_have_like_shapes_and_share_the_examples(made):
             assert made.lengths[kept].max(initial=0) <= batch.length
             rows, length = batch.shape
             assert rows * length <= max(made._tokens, length)
-        passed = sum(rows * length for shape in shapes for rows, length in shape)
+            if made._pads_to_max_length:
+                assert batch.packed_rows is None
+            else:
+                tokens = made.lengths[kept].sum() + rows - len(kept)  # padding examples have one
+                assert tokens < batch.packed_rows <= rows * length or tokens == rows * length
+        passed = sum(
+            batch.packed_rows or len(batch.indices) * batch.length
+            for batches in ranks
+            for batch in batches
+        )
+        packed = [[batch.packed_rows for batch in batches] for batches in ranks]
+        assert all(rows == packed[0] for rows in packed)
         expected = 1 - made.lengths[made.examples(step)].sum() / passed
         assert made.padding_share(step) == pytest.approx(expected)
 
@@ -102,25 +113,32 @@ def test_pad_to_max_length_has_one_bucket():
     assert np.mean(shares) > 0.5
 
 
-def test_buckets_save_most_padding():
+def test_packed_rows_save_nearly_all_padding():
     def share(**changes):
         made = plan(**changes)
         return np.mean([made.padding_share(step) for step in range(made.steps_per_epoch)])
 
-    assert share() < 0.2
-    assert share(ranks=2) < 0.25
-    assert share(group_by_length=True, ranks=2) < 0.15
+    assert share() < 0.05
+    assert share(ranks=2) < 0.06
+    assert share(group_by_length=True, ranks=2) < 0.05
+
+
+def test_numbers_of_packed_rows_are_few():
+    made = plan(batch_size=96, micro_batch_tokens=10_000)
+    used = {batch.packed_rows for step in range(100) for batch in made.micro_batches(step, 0)}
+    assert len(used) < 60
 
 
 def test_a_dearer_pass_makes_fewer_of_them():
-    def passes_and_padding(pass_cost):
+    def passes_and_places(pass_cost):
         made = plan(batch_size=64, pass_cost=pass_cost)
-        steps = range(made.steps_per_epoch)
-        passes = sum(len(made.micro_batches(step, 0)) for step in steps)
-        return passes, np.mean([made.padding_share(step) for step in steps])
+        passes = [
+            batch for step in range(made.steps_per_epoch) for batch in made.micro_batches(step, 0)
+        ]
+        return len(passes), sum(len(batch.indices) * batch.length for batch in passes)
 
-    many, little = passes_and_padding(0)
-    few, much = passes_and_padding(10_000)
+    many, little = passes_and_places(0)
+    few, much = passes_and_places(10_000)
     assert few < many
     assert little < much
 
@@ -177,7 +195,10 @@ def test_assemble():
     assert arrays.start_positions.tolist() == [0, 2, 0]
     assert arrays.end_positions.tolist() == [0, 3, 0]
     assert arrays.weights.tolist() == [0.25, 0.25, 0]
-    kinds = {name: values.dtype for name, values in vars(arrays).items()}
+    assert arrays.packed_rows is None
+    packed = MicroBatch(np.array([1]), 8, packed_rows=7)
+    assert assemble(flat_features(), packed, global_batch_examples=4).packed_rows == 7
+    kinds = {name: v.dtype for name, v in vars(arrays).items() if name != "packed_rows"}
     assert kinds.pop("weights") == np.float32
     assert set(kinds.values()) == {np.dtype(np.int32)}
 
