@@ -1,9 +1,9 @@
 """Does leaving out padding and rounding to bfloat16 cost F1? The same training both ways, by seed.
 
-Fast: micro-batches cut by length, in the precision that this processor is fastest at, bfloat16 or
-float32. Exact: float32, every example padded to 384 tokens. Both train the 22M model on the same
-real questions in the same batches of the same order. Seeds that are in the file already are not
-trained again.
+Fast: passes by length without padding, in the precision that this processor is fastest at,
+bfloat16 or float32. Exact: float32, every example padded to 384 tokens. Both train the 22M model on
+the same real questions in the same batches of the same order. Seeds that are in the file already
+are not trained again.
 
     python -m benchmarks.same_f1 --data squad --out benchmarks/results/same_f1.json
 """
@@ -31,7 +31,8 @@ def train(cluster: Cluster, options: argparse.Namespace, way: str, seed: int) ->
     """Train once; gives the last model's scores on all dev questions."""
     with tempfile.TemporaryDirectory(prefix="bertkit-f1-") as output:
         config = Config(
-            data=str(options.data), optimizer="adamw", batch_size=16, learning_rate=1e-4,
+            data=str(options.data), optimizer="adamw", batch_size=16,
+            learning_rate=options.learning_rate,
             num_epochs=options.epochs, max_train_questions=options.questions, seed=seed,
             target_f1=100.1, evaluate_every=0, checkpoint_every=0, output=output, **WAYS[way],
         )  # fmt: skip
@@ -65,6 +66,7 @@ def main() -> None:
     words.add_argument("--data", type=Path, required=True, help="folder of real questions")
     words.add_argument("--questions", type=int, default=1000, help="training questions")
     words.add_argument("--epochs", type=float, default=2.0)
+    words.add_argument("--learning-rate", type=float, default=3e-4)
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--engines", type=int, default=1)
     words.add_argument("--out", type=Path, required=True)
@@ -72,6 +74,7 @@ def main() -> None:
     same = {
         "questions": options.questions,
         "epochs": options.epochs,
+        "learning_rate": options.learning_rate,
         "precision_of_the_fast_way": resolve_precision("auto"),
     }
     rows: list[dict[str, Any]] = []
