@@ -200,9 +200,7 @@ class BatchPlan:
         """Examples ``[rows, ranks]``, length and packed rows of each pass."""
         dealt = self._deal(step)
         for first, rows, length in self._cut(dealt):
-            examples = dealt[first : first + rows]
-            missing = np.full((rows - len(examples), self.ranks), PADDING, np.int64)
-            examples = np.concatenate([examples, missing])
+            examples = _padded(dealt[first : first + rows], rows)
             tokens = int(self._lengths_of(examples).sum(0).max())
             packs = not self._pads_to_max_length
             yield examples, length, _packed_rows(tokens, rows * length) if packs else None
@@ -305,7 +303,8 @@ def _packed_rows(tokens: int, places: int) -> int:
 
 
 def _padded(indices: Longs, rows: int) -> Longs:
-    return np.concatenate([indices, np.full(rows - len(indices), PADDING, np.int64)])
+    missing = np.full((rows - len(indices), *indices.shape[1:]), PADDING, np.int64)
+    return np.concatenate([indices, missing])
 
 
 @lru_cache(maxsize=64)

@@ -118,10 +118,10 @@ class TrainingStep:
         self._gradients, self._sums = {}, {}
         for packed, signature in signatures.items():
             self._gradients[packed] = compiled(self._loss_and_gradients, input_signature=signature)
-            self._sums[packed, False] = compiled(self._loss_and_sums, input_signature=signature)
-            self._sums[packed, True] = compiled(
-                self._total_loss_and_sums, input_signature=(totals, *signature)
-            )
+            alone = functools.partial(self._loss_and_sums, None)
+            self._sums[packed, False] = compiled(alone, input_signature=signature)
+            after = (totals, *signature)
+            self._sums[packed, True] = compiled(self._loss_and_sums, input_signature=after)
         self._widen = compiled(_widen, reduce_retracing=True)
         self._sum_words = compiled(self._sum_words_over_ranks, reduce_retracing=True)
 
@@ -240,10 +240,7 @@ class TrainingStep:
         )
         return [*summed[: self._embeddings], rows, *summed[self._embeddings :]]
 
-    def _loss_and_sums(self, *arguments: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-        return self._total_loss_and_sums(None, *arguments)
-
-    def _total_loss_and_sums(
+    def _loss_and_sums(
         self, total: list[Tensor] | None, *arguments: Tensor
     ) -> tuple[Tensor, list[Tensor], Tensor]:
         """The last pass, whose gradients go round group by group as they come.

@@ -113,6 +113,23 @@ def test_pad_to_max_length_has_one_bucket():
     assert np.mean(shares) > 0.5
 
 
+def test_buckets_save_most_padding():
+    """Attention's, which sees the places."""
+
+    def share(**changes):
+        made = plan(pass_cost=192, **changes)
+        shares = []
+        for step in range(made.steps_per_epoch):
+            shapes = [batch.shape for batch in made.micro_batches(step, 0)]
+            places = made.ranks * sum(rows * length for rows, length in shapes)
+            shares.append(1 - made.lengths[made.examples(step)].sum() / places)
+        return np.mean(shares)
+
+    assert share() < 0.2
+    assert share(ranks=2) < 0.25
+    assert share(group_by_length=True, ranks=2) < 0.15
+
+
 def test_packed_rows_save_nearly_all_padding():
     def share(**changes):
         made = plan(**changes)
