@@ -44,12 +44,14 @@ $(VENV)/.set-up: pyproject.toml requirements.lock $(PACKAGING)
 # References to compare with: by pip, never among the product's own dependencies.
 oracles: $(VENV)/.oracles
 
-$(VENV)/.oracles: $(VENV)/.set-up tests/oracles/requirements.txt tests/oracles/transformers-4.txt
+$(VENV)/.oracles: $(VENV)/.set-up $(wildcard tests/oracles/*.txt)
 	$(UV) freeze --quiet --exclude-editable | grep -v ' @ ' > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--requirement tests/oracles/requirements.txt --constraint $(VENV)/constraints.txt
 	$(UV) install --quiet --upgrade \
 		--target .oracles/transformers-4 --requirement tests/oracles/transformers-4.txt
+	$(UV) install --quiet --upgrade --constraint $(VENV)/constraints.txt \
+		--target .oracles/optax --requirement tests/oracles/optax.txt
 	touch $@
 
 # A real browser drives JupyterLab in tests/browser.
