@@ -6,8 +6,12 @@ reads and draws as it does in a notebook; only the page is missing, which takes 
 time. The tiny BERT makes steps of some 40 ms, so that drawing has as much to do as it ever has; the
 22M model on the bundled sample is what one would look at.
 
-    python -m benchmarks.live_view_cost --pairs 5 --out benchmarks/results/live_view_cost.json
-    python -m benchmarks.live_view_cost --model minilm --steps 40 --pairs 5 \
+Where steps take a second, one run is as long as another only within a tenth or two on a virtual
+machine. So the time that this process takes of a core is measured too: it is at most what a rank
+that shares that core loses.
+
+    python -m benchmarks.live_view_cost --pairs 7 --out benchmarks/results/live_view_cost.json
+    python -m benchmarks.live_view_cost --model minilm --steps 30 --pairs 5 \
         --out benchmarks/results/live_view_cost_minilm.json
 """
 
@@ -16,6 +20,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +33,22 @@ from bertkit import Cluster, Config
 from tests import tiny
 
 
-def train(cluster: Cluster, config: Config, *, watched: bool) -> float:
-    """Train once; examples/sec after the first steps, the pauses between steps included."""
+def train(cluster: Cluster, config: Config, *, watched: bool) -> dict[str, float]:
+    """Train once.
+
+    Returns:
+        Examples/sec after the first steps, the pauses between steps included, and the share of
+        one core, in percent, that this process took from start to end.
+    """
     run = cluster.train(config)
+    wall, processor = time.monotonic(), time.process_time()
     if watched:
         panel = LivePanel(run)
         panel.wait()
     else:
         run.wait()
-    return examples_per_second(run)
+    share = (time.process_time() - processor) / (time.monotonic() - wall)
+    return {"examples_per_second": examples_per_second(run), "percent_of_a_core": 100 * share}
 
 
 def config_of(model: str, folder: Path, steps: int) -> Config:
@@ -58,25 +70,38 @@ def config_of(model: str, folder: Path, steps: int) -> Config:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Train in pairs; gives every speed and the medians."""
     machine = describe_machine()
-    pairs: list[dict[str, float]] = []
+    pairs: list[dict[str, dict[str, float]]] = []
     with tempfile.TemporaryDirectory(prefix="bertkit-live-cost-") as name:
         config = config_of(options.model, Path(name), options.steps)
         with Cluster(n=options.engines) as cluster:
             train(cluster, config.replace(step_threshold=2 * LEFT_OUT), watched=False)
             for number in range(options.pairs):
                 order = (False, True) if number % 2 else (True, False)
-                speeds = {watched: train(cluster, config, watched=watched) for watched in order}
-                pairs.append({"alone": round(speeds[False], 2), "watched": round(speeds[True], 2)})
+                found = {watched: train(cluster, config, watched=watched) for watched in order}
+                pairs.append({"alone": found[False], "watched": found[True]})
                 print(pairs[-1], flush=True)
-    ratios = [pair["watched"] / pair["alone"] for pair in pairs]
+
+    def of(name: str, way: str) -> list[float]:
+        return [pair[way][name] for pair in pairs]
+
+    def median(name: str, way: str) -> float:
+        return round(statistics.median(of(name, way)), 2)
+
+    speeds = "examples_per_second"
+    ratios = [w / a for w, a in zip(of(speeds, "watched"), of(speeds, "alone"), strict=True)]
     return {
         "machine": machine,
         "engines": options.engines,
         "model": options.model,
         "steps": options.steps,
-        "examples_per_second": pairs,
-        "median_alone": round(statistics.median(pair["alone"] for pair in pairs), 2),
-        "median_watched": round(statistics.median(pair["watched"] for pair in pairs), 2),
+        "pairs": [
+            {way: {name: round(x, 2) for name, x in one.items()} for way, one in pair.items()}
+            for pair in pairs
+        ],
+        "median_alone": median(speeds, "alone"),
+        "median_watched": median(speeds, "watched"),
+        "percent_of_a_core_alone": median("percent_of_a_core", "alone"),
+        "percent_of_a_core_watched": median("percent_of_a_core", "watched"),
         "cost_percent": {
             "median": round(100 * (1 - statistics.median(ratios)), 2),
             "least": round(100 * (1 - max(ratios)), 2),

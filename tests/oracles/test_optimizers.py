@@ -27,7 +27,7 @@ import tensorflow as tf
 from bertkit.training.optimizers import Hyperparameters, Optimizer, clip_scale
 from bertkit.training.schedule import Schedule
 
-# A folder of its own: TensorFlow imports jax wherever it finds it, which every engine would wait for.
+# A folder of its own: TensorFlow imports jax wherever it finds it, and every engine would wait.
 sys.path.append(str(Path(__file__).parents[2] / ".oracles" / "optax"))
 
 STEPS = 50

@@ -25,9 +25,11 @@ from bertkit_widgets.periodic import Periodic
 from bertkit_widgets.saved_runs import saved_runs
 
 POLL_SECONDS = 0.1
-LEAST_REDRAW_SECONDS = 0.6
+LEAST_REDRAW_SECONDS = 1.2
+"""A run alone is drawn in some 20 ms; what that takes from a rank, all ranks wait for."""
+
 DRAWING_SHARE = 0.025
-"""Share of one core that drawing may take."""
+"""Share of one core that drawing may take, where several runs or new axes cost more."""
 
 QUIET_SECONDS = 5.0
 """A run without a writer for so long has been left by its process."""
