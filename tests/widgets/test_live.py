@@ -153,6 +153,30 @@ def test_a_resumed_run_is_not_taken_for_over(finished, monkeypatch):
     settled(panel)
 
 
+def test_a_single_new_point_waits_and_two_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(live, "ONE_EVENT_LATER_SECONDS", 1e9)
+
+    class Training(Run):
+        running = True
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    CONFIG.save(folder / "config.json")
+    with EventLog(folder) as log:
+        for event in (recorded_run.started(CONFIG, 300), recorded_run.step(1, 300, CONFIG)):
+            log(event)
+        panel = LivePanel(Training(folder))
+        until(lambda: "step 1 of" in panel._picture.value)
+        log(recorded_run.step(2, 300, CONFIG))
+        until(lambda: panel._undrawn_events == 1)
+        until(lambda: time.monotonic() > panel._next_drawing + 1)
+        assert "step 1 of" in panel._picture.value
+        log(recorded_run.step(3, 300, CONFIG))
+        until(lambda: "step 3 of" in panel._picture.value)
+    Training.running = False
+    settled(panel)
+
+
 def test_an_event_without_words_of_its_own_is_logged_plainly(finished, monkeypatch):
     @dataclass(frozen=True, kw_only=True)
     class RankLost(Event):

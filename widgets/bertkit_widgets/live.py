@@ -25,11 +25,12 @@ from bertkit_widgets.periodic import Periodic
 from bertkit_widgets.saved_runs import saved_runs
 
 POLL_SECONDS = 0.1
-LEAST_REDRAW_SECONDS = 1.2
-"""A run alone is drawn in some 20 ms; what that takes from a rank, all ranks wait for."""
+LEAST_REDRAW_SECONDS = 0.6
+ONE_EVENT_LATER_SECONDS = 0.6
+"""A single new point waits so much longer: where steps take a second, ranks would wait for each."""
 
 DRAWING_SHARE = 0.025
-"""Share of one core that drawing may take, where several runs or new axes cost more."""
+"""Share of one core that drawing may take."""
 
 QUIET_SECONDS = 5.0
 """A run without a writer for so long has been left by its process."""
@@ -128,6 +129,7 @@ class LivePanel:
         self._log: deque[str] = deque(maxlen=LOG_LENGTH)
         self._stopping = False
         self._dirty = False
+        self._undrawn_events = 0
         self._lock = threading.Lock()  # the thread reads and draws; the page's clicks change
         self._next_drawing = 0.0
         self._kept = KeptOutput()
@@ -331,7 +333,8 @@ class LivePanel:
         with self._lock:
             try:
                 over = self._read()
-                if self._dirty and (over or time.monotonic() >= self._next_drawing):
+                later = ONE_EVENT_LATER_SECONDS if self._undrawn_events == 1 else 0.0
+                if self._dirty and (over or time.monotonic() >= self._next_drawing + later):
                     self._draw(over)
             except Exception as error:  # it belongs on the page, not into a lost thread
                 details = "".join(traceback.format_exception(error))
@@ -345,6 +348,7 @@ class LivePanel:
             was_over = watched.over
             events = [] if was_over else watched.new()
             self._dirty = self._dirty or bool(events) or watched.over != was_over
+            self._undrawn_events += len(events)
             if watched is self._watched:
                 self._log.extend(_log_line(event) for event in events if _is_logged(event))
                 if any(isinstance(event, Evaluation) for event in events):
@@ -352,7 +356,7 @@ class LivePanel:
         return all(watched.over for watched in [*shown, *self._compared])
 
     def _draw(self, over: bool) -> None:
-        self._dirty = False
+        self._dirty, self._undrawn_events = False, 0
         began = time.thread_time()
         watched, histories = self._watched, self._histories()
         if self._curves.along != self._along.value:
