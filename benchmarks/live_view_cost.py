@@ -7,8 +7,8 @@ time. The tiny BERT makes steps of some 40 ms, so that drawing has as much to do
 22M model on the bundled sample is what one would look at.
 
 Where steps take a second, one run is as long as another only within a tenth or two on a virtual
-machine. So the time that this process takes of a core is measured too: it is at most what a rank
-that shares that core loses.
+machine. So the time that this process takes of a core is measured too: a rank that shares that core
+loses about as much, and the others wait for it.
 
     python -m benchmarks.live_view_cost --pairs 7 --out benchmarks/results/live_view_cost.json
     python -m benchmarks.live_view_cost --model minilm --steps 30 --pairs 5 \
@@ -48,7 +48,10 @@ def train(cluster: Cluster, config: Config, *, watched: bool) -> dict[str, float
     else:
         run.wait()
     share = (time.process_time() - processor) / (time.monotonic() - wall)
-    return {"examples_per_second": examples_per_second(run), "percent_of_a_core": 100 * share}
+    return {
+        "examples_per_second": round(examples_per_second(run), 2),
+        "percent_of_a_core": round(100 * share, 2),
+    }
 
 
 def config_of(model: str, folder: Path, steps: int) -> Config:
@@ -94,10 +97,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "engines": options.engines,
         "model": options.model,
         "steps": options.steps,
-        "pairs": [
-            {way: {name: round(x, 2) for name, x in one.items()} for way, one in pair.items()}
-            for pair in pairs
-        ],
+        "pairs": pairs,
         "median_alone": median(speeds, "alone"),
         "median_watched": median(speeds, "watched"),
         "percent_of_a_core_alone": median("percent_of_a_core", "alone"),
