@@ -7,10 +7,8 @@ started it has gone, so that a client killed with SIGKILL leaves nothing behind.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import secrets
 import shutil
 import signal
 import sys
@@ -25,10 +23,9 @@ from bertkit.cluster.freed_memory import keep_freed_memory
 WATCH_SECONDS = 0.5
 CONNECTION_SECONDS = 60.0
 LOOPBACK = "127.0.0.1"
-BEAT_MILLISECONDS = 500
+PORT_TAKEN = 75  # a controller's exit code: another program has taken one of its ports
 SILENCE_SECONDS = 30.0  # ipyparallel's own
 SECOND_LOOK_MILLISECONDS = 2000
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,38 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _be_controller(options: argparse.Namespace) -> None:
-    from ipyparallel.controller.app import IPController
-
-    misses = round(options.silence * 1000 / BEAT_MILLISECONDS)
-    # The controller forks a heart monitor; it must not outlive a controller that is killed.
-    os.register_at_fork(after_in_child=_end_with_parent_thread)
     if options.parent:
         _watch(options.parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    try:
-        IPController.launch_instance(
-            [
-                f"--profile-dir={options.profile_folder}",
-                f"--ip={options.address}",
-                f"--location={options.address}",
-                "--log-level=WARN",
-                *(_secrets() if options.address != LOOPBACK else ()),
-                # One process instead of eight, for a handful of engines.
-                "--IPController.use_threads=True",
-                "--IPController.broadcast_scheduler_depth=0",
-                # An engine counts as registered after its first heartbeat. With the usual
-                # 3 seconds that is half of the start; the usual silence is 30 seconds.
-                f"--HeartMonitor.period={BEAT_MILLISECONDS}",
-                f"--HeartMonitor.max_heartmonitor_misses={misses}",
-            ]
-        )
-    finally:
-        if options.remove:
-            shutil.rmtree(options.remove, ignore_errors=True)
+    from bertkit.cluster.controller_app import be_controller
 
-
-def _secrets() -> list[str]:
-    """Encrypt all messages, and sign them as well; these words are not on any command line."""
-    return ["--IPController.enable_curve=True", f"--Session.key={secrets.token_hex(32)}"]
+    be_controller(options.profile_folder, options.address, options.silence, options.remove)
 
 
 def _be_engine(options: argparse.Namespace) -> None:
@@ -184,11 +154,6 @@ def _end_in_silence(beats: Any, seconds: float, folder: Path | None) -> None:
         os._exit(1)  # its main thread may be in a collective that never ends
 
     threading.Thread(target=listen, name="bertkit-hear-controller", daemon=True).start()
-
-
-def _end_with_parent_thread() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from typing import Any
 
 import ipyparallel
 
+from bertkit.cluster.child import LOOPBACK, PORT_TAKEN
 from bertkit.cluster.engine import ChildProcess, Deadline
 from bertkit.errors import ClusterError
 
-LOOPBACK = "127.0.0.1"
 TERMINATE_SECONDS = 3.0
 
 
@@ -41,10 +41,10 @@ class Controller:
         self.profile_folder.mkdir()
         self.client: Any = None
         self._keep_alive = keep_alive
-        options = ["--remove", str(self.folder), "--address", address]
+        self._options = ["--remove", str(self.folder), "--address", address]
         if silence is not None:
-            options += ["--silence", str(silence)]
-        self._process = self.start_child("controller", "controller", options)
+            self._options += ["--silence", str(silence)]
+        self._process = self._start()
 
     @property
     def profile_folder(self) -> Path:
@@ -96,6 +96,8 @@ class Controller:
                 )
                 return self.client
             except (FileNotFoundError, ValueError):
+                if self._process.exit_code == PORT_TAKEN:  # it looks for others
+                    self._process = self._start()
                 check_start(self._process, "the controller")
                 deadline.pause("ipyparallel's controller to start")
 
@@ -132,6 +134,9 @@ class Controller:
             self._process.kill()
             self._process.wait(TERMINATE_SECONDS)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self) -> ChildProcess:
+        return self.start_child("controller", "controller", self._options)
 
     def _connection_file(self, whose: str) -> Path:
         return self.profile_folder / "security" / f"ipcontroller-{whose}.json"

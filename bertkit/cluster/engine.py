@@ -151,9 +151,14 @@ class ChildProcess:
             )
         self.pid = self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """As of `subprocess.Popen`; ``None`` while it runs."""
+        return self._process.poll()
+
     def ending(self) -> str | None:
         """See `EngineProcess`."""
-        code = self._process.poll()
+        code = self.exit_code
         if code is None:
             return None
         if code >= 0:

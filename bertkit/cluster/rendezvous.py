@@ -11,9 +11,9 @@ import psutil
 from horovod.runner.common.util.hosts import HostInfo, SlotInfo, get_host_assignments
 from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
+from bertkit.cluster.child import LOOPBACK
 from bertkit.errors import ClusterError
 
-LOOPBACK = "127.0.0.1"
 SILENCE_SECONDS = 30  # a rank that answers nothing for so long has gone, even if its host stands
 STALL_SECONDS = 60  # a rank whose share of a collective does not come in this time is stuck
 # How often ranks ask each other what is ready to be summed. They ask whether or not anything is, in
