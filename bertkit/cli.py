@@ -221,7 +221,7 @@ def _load_tensorflow(show: Callable[[Progress], None]) -> None:
     from bertkit.loading_tensorflow import load_tensorflow
 
     show(Progress(stage="Loading TensorFlow"))
-    load_tensorflow()
+    load_tensorflow(only_bertkit=True)
 
 
 def _progress(show: Callable[[Progress], None], stage: str) -> Callable[[int, int], None]:

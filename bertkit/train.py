@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bind_to_share(_first(LOCAL_RANKS, 0), _first(LOCAL_SIZES, 1))
     from bertkit.loading_tensorflow import load_tensorflow
 
-    load_tensorflow()
+    load_tensorflow(only_bertkit=True)
     import horovod.tensorflow as hvd
 
     hvd.init()

@@ -351,9 +351,10 @@ class Cluster:
                 raise
             self._engines = self._source.present()
         self._check_reach()
+        ours = not isinstance(self._source, AttachedEngines)
         for engine in self._engines:
             if engine.loading is None:
-                engine.loading = engine.submit(load_libraries, self._train, self.n)
+                engine.loading = engine.submit(load_libraries, self._train, self.n, ours)
         return self._engines
 
     def _check_reach(self) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from bertkit.cluster.freed_memory import give_back_freed_memory
 from bertkit.errors import BertkitError
+from bertkit.loading_tensorflow import load_tensorflow
 
 if TYPE_CHECKING:
     from bertkit.cluster.membership import Membership
@@ -96,8 +97,15 @@ def bind(cpus: list[int], environment: dict[str, str]) -> None:
             os.sched_setaffinity(int(thread.name), cpus)
 
 
-def load_libraries(train: str, size: int) -> None:
-    """Import what a run needs, so that its first step does not wait for it."""
+def load_libraries(train: str, size: int, only_bertkit: bool) -> None:
+    """Import what a run needs, so that its first step does not wait for it.
+
+    Args:
+        train: What every rank will call, as ``"module:function"``.
+        size: Number of ranks.
+        only_bertkit: See `bertkit.loading_tensorflow.load_tensorflow`.
+    """
+    load_tensorflow(only_bertkit=only_bertkit)
     _function(train)
     import tensorflow as tf
 

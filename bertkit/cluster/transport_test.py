@@ -18,7 +18,7 @@ def main() -> None:
     size, rounds = int(sys.argv[1]), int(sys.argv[2])
     from bertkit.loading_tensorflow import load_tensorflow
 
-    load_tensorflow()
+    load_tensorflow(only_bertkit=True)
     import horovod.tensorflow as hvd
     import tensorflow as tf
 
