@@ -53,14 +53,16 @@ class ListeningController(IPController):  # type: ignore[misc]
 
     def _tell_when_listening(self) -> None:
         wanted = {*ports(self.engine_info), *ports(self.client_info)}
-        if wanted <= listening([os.getpid(), self.heartmonitor_process.pid]):
-            for fname, cdict in self._files:
-                super().save_connection_dict(fname, cdict)
-        elif self._serves and time.monotonic() - self._began < LISTEN_SECONDS:
-            self.loop.call_later(LOOK_SECONDS, self._tell_when_listening)
-        else:
+        there = listening([os.getpid(), self.heartmonitor_process.pid])
+        if not self._serves:  # who does not get a port ends
             self.heartmonitor_process.kill()
             end_for_a_taken_port()
+        # A system that does not say who listens must not keep a cluster from starting.
+        elif wanted <= there or time.monotonic() - self._began > LISTEN_SECONDS:
+            for fname, cdict in self._files:
+                super().save_connection_dict(fname, cdict)
+        else:
+            self.loop.call_later(LOOK_SECONDS, self._tell_when_listening)
 
     @property
     def _serves(self) -> bool:
