@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import zmq
@@ -52,13 +52,13 @@ class ListeningController(IPController):  # type: ignore[misc]
         super().start()
 
     def _tell_when_listening(self) -> None:
-        wanted = {*ports(self.engine_info), *ports(self.client_info)}
-        there = listening([os.getpid(), self.heartmonitor_process.pid])
         if not self._serves:  # who does not get a port ends
             self.heartmonitor_process.kill()
             end_for_a_taken_port()
+        wanted = {*ports(self.engine_info), *ports(self.client_info)}
+        there = listening([os.getpid(), self.heartmonitor_process.pid])
         # A system that does not say who listens must not keep a cluster from starting.
-        elif wanted <= there or time.monotonic() - self._began > LISTEN_SECONDS:
+        if wanted <= there or time.monotonic() - self._began > LISTEN_SECONDS:
             for fname, cdict in self._files:
                 super().save_connection_dict(fname, cdict)
         else:
@@ -142,7 +142,7 @@ def listening(processes: Iterable[int]) -> set[int]:
     return found
 
 
-def end_for_a_taken_port() -> None:
+def end_for_a_taken_port() -> NoReturn:
     """End at once and leave the folder, in which whoever started this process may try again."""
     sys.stderr.write("another program has taken a port of the controller\n")
     sys.stderr.flush()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import random
@@ -93,6 +94,16 @@ def look(path, id):
         return experiment.trials
 
 
+@pytest.fixture
+def nothing_called_by_the_collector():
+    """Hypothesis times each garbage collection; a Ctrl-C that comes meanwhile is dropped."""
+    callbacks = gc.callbacks[:]
+    gc.callbacks.clear()
+    yield
+    gc.callbacks[:] = callbacks
+
+
+@pytest.mark.usefixtures("nothing_called_by_the_collector")
 def test_ctrl_c_at_any_moment_gives_the_trial_back(store_path):
     """Also between the asking and the running, and while its end is written down."""
 
