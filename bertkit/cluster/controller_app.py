@@ -39,7 +39,6 @@ class ListeningController(IPController):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._files: list[tuple[str, Mapping[str, Any]]] = []
-        self._began = time.monotonic()
 
     def save_connection_dict(self, fname: str, cdict: Mapping[str, Any]) -> None:
         """Keep what ipyparallel would write now."""
@@ -47,22 +46,21 @@ class ListeningController(IPController):  # type: ignore[misc]
 
     def start(self) -> None:
         """Serve, until told to end."""
-        self._began = time.monotonic()
-        self.loop.add_callback(self._tell_when_listening)
+        self.loop.add_callback(self._tell_when_listening, time.monotonic() + LISTEN_SECONDS)
         super().start()
 
-    def _tell_when_listening(self) -> None:
-        if not self._serves:  # who does not get a port ends
+    def _tell_when_listening(self, latest: float) -> None:
+        if not self._serves:  # a scheduler or heart monitor that does not get its port ends
             self.heartmonitor_process.kill()
             end_for_a_taken_port()
         wanted = {*ports(self.engine_info), *ports(self.client_info)}
         there = listening([os.getpid(), self.heartmonitor_process.pid])
         # A system that does not say who listens must not keep a cluster from starting.
-        if wanted <= there or time.monotonic() - self._began > LISTEN_SECONDS:
+        if wanted <= there or time.monotonic() > latest:
             for fname, cdict in self._files:
                 super().save_connection_dict(fname, cdict)
         else:
-            self.loop.call_later(LOOK_SECONDS, self._tell_when_listening)
+            self.loop.call_later(LOOK_SECONDS, self._tell_when_listening, latest)
 
     @property
     def _serves(self) -> bool:

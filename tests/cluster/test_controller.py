@@ -36,7 +36,7 @@ def test_another_programs_port(place, whose, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(TAKEN_ONCE)
     mark = tmp_path / "taken"
     with socket.create_server(("127.0.0.1", 0)) as other:
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *_python_path()]))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
         monkeypatch.setenv("TEST_MARK", str(mark))
         monkeypatch.setenv("TEST_PLACE", str(place))
         monkeypatch.setenv("TEST_PORT", str(other.getsockname()[1]))
@@ -46,7 +46,3 @@ def test_another_programs_port(place, whose, tmp_path, monkeypatch):
             assert cluster.client[engine.id].apply_async(os.getpid).get(60) == engine.pid
             log = Path(cluster.profile).parent / "controller.log"
             assert "another program has taken a port" in log.read_text()
-
-
-def _python_path():
-    return [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []

@@ -10,6 +10,7 @@ import pytest
 from bertkit.cluster import Cluster
 from bertkit.errors import ClusterError, RunError, TrainingError
 from bertkit.events import Failed, Finished, Started, Step
+from bertkit.loading_tensorflow import NOT_FOR_TRAINING
 from bertkit.run import STOP_FILE
 
 SECONDS = 200  # the machine may be busy with other things
@@ -38,6 +39,18 @@ def test_each_engine_has_its_own_core(cluster):
         assert environment["TF_NUM_INTRAOP_THREADS"] == "1"
     if len(os.sched_getaffinity(0)) >= 2:
         assert engines[0].cpus != engines[1].cpus
+
+
+def test_engines_load_tensorflow_without_what_only_keras_might_want(cluster):
+    for engine in cluster.engines:
+        asked = cluster.client[engine.id].apply_async(modules, ["tensorflow", *NOT_FOR_TRAINING])
+        assert asked.get(SECONDS) == ["tensorflow"]
+
+
+def modules(names):
+    import sys
+
+    return [name for name in names if name in sys.modules]
 
 
 def test_runs_one_after_another_in_the_same_engines(cluster, config):

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-from bertkit.cluster import Cluster
 from bertkit.loading_tensorflow import NOT_FOR_TRAINING
 
 LOAD = """
@@ -20,21 +19,7 @@ def test_only_bertkits_own_processes_go_without_what_keras_might_want():
     assert loaded(only_bertkit=True) == set()
 
 
-def test_engines_go_without():
-    with Cluster(n=1) as cluster:
-        (engine,) = cluster.engines
-        engine = cluster.client[engine.id]
-        there = engine.apply_async(modules, ["tensorflow", *NOT_FOR_TRAINING]).get(120)
-    assert there == ["tensorflow"]
-
-
 def loaded(*, only_bertkit):
     command = [sys.executable, "-c", LOAD, str(only_bertkit), *NOT_FOR_TRAINING]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     return set(done.stdout.split())
-
-
-def modules(names):
-    import sys
-
-    return [name for name in names if name in sys.modules]
